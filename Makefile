@@ -1,7 +1,50 @@
-# shelfrank: every verb a developer needs. `make` alone prints this list.
+# shelfrank: every verb a developer needs. `make` alone prints this list; `make serve` and `make test` need nothing else
+# than Python 3.11, make and a package registry.
+# PYTHON=/path/to/python picks the interpreter, ARGS="..." is handed to the program a verb runs.
 .DEFAULT_GOAL := help
+.PHONY: help serve test check format bench distil image lock clean
+
+IMAGE ?= shelfrank:cpu
+RECIPE ?= training/recipes/tiny.toml
+export PYTHON
 
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  %-8s %s\n", $$1, $$2 }' Makefile
 
-.PHONY: help
+serve: ## run the service with the default bundle on 127.0.0.1:8000
+	@requirements/install .venv requirements/serve.lock
+	@exec .venv/bin/python -m service $(ARGS)
+
+test: check ## run the checks, then every test with coverage
+	.venv-test/bin/python -m pytest --cov --cov-report=term:skip-covered $(ARGS)
+
+check: .venv-test ## formatting, lint, types and import rules, in seconds
+	.venv-test/bin/ruff format --check
+	.venv-test/bin/ruff check
+	.venv-test/bin/mypy
+	.venv-test/bin/lint-imports
+
+format: .venv-test ## format the code and apply the safe lint fixes
+	.venv-test/bin/ruff format
+	.venv-test/bin/ruff check --fix
+
+bench: .venv-test ## measure the latency of the default bundle (open loop, real products)
+	.venv-test/bin/python benchmarks/latency.py $(ARGS)
+
+distil: ## train a bundle from data to golden rows; RECIPE=training/recipes/tiny.toml
+	@requirements/install .venv-train requirements/train.lock any
+	.venv-train/bin/python -m training all --recipe $(RECIPE) $(ARGS)
+
+image: ## build the container image (CPU)
+	docker build --network host --target cpu --tag $(IMAGE) .
+
+lock: ## resolve the lock files anew from pyproject.toml
+	@requirements/resolve
+
+clean: ## remove environments, caches and reports; trained bundles stay
+	rm -rf .venv .venv-* build dist .coverage htmlcov .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.PHONY: .venv-test
+.venv-test:
+	@requirements/install .venv-test requirements/test.lock cpu
