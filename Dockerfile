@@ -1,0 +1,39 @@
+# The shelfrank service on CPU: `docker build --tag shelfrank:cpu .`
+# The last stage holds Python, the locked wheels, two packages of source and the default bundle: no pip, no compiler.
+
+FROM python:3.11-slim-bookworm AS environment
+COPY requirements/serve.lock /tmp/serve.lock
+# --no-deps: the lock is complete. The second half drops what no request can reach: the wheels' own test suites and
+# the runtime's model conversion tools, 27 MB.
+RUN python -m venv --without-pip /opt/venv \
+ && python -m pip --python /opt/venv/bin/python install --quiet --no-cache-dir --disable-pip-version-check \
+      --no-deps --require-hashes --only-binary :all: --requirement /tmp/serve.lock \
+ && cd /opt/venv/lib/python3.11/site-packages \
+ && find . -type d -name tests -prune -exec rm -rf {} + \
+ && rm -rf onnxruntime/datasets onnxruntime/quantization onnxruntime/tools onnxruntime/transformers
+
+FROM python:3.11-slim-bookworm AS cpu
+LABEL org.opencontainers.image.title="shelfrank" \
+      org.opencontainers.image.description="Product-search reranker, CPU" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="0.1.0"
+# The base image brings installers; a running service has no use for them.
+RUN rm -rf /usr/local/bin/pip* /usr/local/bin/wheel /usr/local/lib/python3.11/ensurepip \
+      /usr/local/lib/python3.11/site-packages/*
+COPY --from=environment /opt/venv /opt/venv
+WORKDIR /app
+COPY bundle bundle
+COPY service service
+COPY models/default models/default
+# Byte code is written now: the container's root is read-only and its user owns nothing.
+RUN ["/opt/venv/bin/python", "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash", "bundle", "service"]
+ENV PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    SHELFRANK_HOST=0.0.0.0 \
+    SHELFRANK_PORT=8000
+USER 10001:10001
+EXPOSE 8000
+# Ready means: the bundle is verified and requests are taken. Failing before that is expected during start-up.
+HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --retries=3 \
+  CMD ["/opt/venv/bin/python", "-ISc", "import os, urllib.request as u; u.urlopen('http://127.0.0.1:%s/readyz' % os.environ['SHELFRANK_PORT'], timeout=2)"]
+ENTRYPOINT ["/opt/venv/bin/python", "-m", "service"]

@@ -1,0 +1,232 @@
+"""Draws the arrows: what each package may import, and what nothing here may use.
+
+Knows the three packages by their source alone, read as syntax trees; `make check` adds the indirect imports.
+Invariant: training -> bundle <- service, and nothing that executes data is called anywhere.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("bundle", "service", "training")
+SOURCES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
+
+# What each package may import besides the standard library and itself, spelt out: a new name here is a decision.
+ALLOWED = {
+    "bundle": {"numpy", "pydantic", "tokenizers"},
+    "service": {
+        "bundle",
+        "fastapi",
+        "msgspec",
+        "numpy",
+        "onnxruntime",
+        "prometheus_client",
+        "pydantic",
+        "pydantic_settings",
+        "starlette",
+        "tokenizers",
+        "uvicorn",
+    },
+    "training": {
+        "accelerate",
+        "bm25s",
+        "bundle",
+        "huggingface_hub",
+        "numpy",
+        "onnx",
+        "onnxruntime",
+        "onnxscript",
+        "peft",
+        "pyarrow",
+        "pydantic",
+        "safetensors",
+        "scipy",
+        "sklearn",
+        "tokenizers",
+        "torch",
+        "tqdm",
+        "transformers",
+    },
+}
+# Each of these can run code that came as data.
+BANNED_MODULES = {"cloudpickle", "dill", "imp", "joblib", "marshal", "pickle", "runpy", "shelve", "yaml"}
+BANNED_CALLS = {"compile", "eval", "exec", "os.popen", "os.system", "torch.hub.load", "torch.load"}
+BANNED_TRUE_OPTIONS = {"allow_pickle", "shell", "trust_remote_code"}
+LONGEST_FILE = 300
+LONGEST_IMPORT_S = 0.3
+
+
+def _tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def _imports(tree: ast.AST) -> Iterator[str]:
+    """Yield the top-level name of everything a syntax tree imports, at whatever depth it stands."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            yield node.module.partition(".")[0]
+
+
+def _offences(tree: ast.AST) -> list[str]:
+    """Return what a syntax tree uses of the banned modules, calls and options."""
+    found = [name for name in _imports(tree) if name in BANNED_MODULES]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            found += [called] if called in BANNED_CALLS else []
+            found += [
+                f"{option.arg}="
+                for option in node.keywords
+                if option.arg in BANNED_TRUE_OPTIONS
+                and not (isinstance(option.value, ast.Constant) and option.value.value is False)
+            ]
+    return found
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_package_imports_only_what_it_may(package: str) -> None:
+    """A package imports the standard library, itself and the libraries named for it, and nothing else."""
+    may = ALLOWED[package] | {package} | sys.stdlib_module_names
+    wrong = {
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in SOURCES
+        if path.relative_to(ROOT).parts[0] == package
+        for name in _imports(_tree(path))
+        if name not in may
+    }
+
+    assert set() == wrong
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_source_executes_data(path: Path) -> None:
+    """No source file unpickles, evaluates, runs a shell or trusts remote code."""
+    assert _offences(_tree(path)) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import pickle",
+        "def f():\n    from joblib import load",
+        "eval('1')",
+        "import torch\ntorch.load('x')",
+        "AutoModel.from_pretrained('x', trust_remote_code=True)",
+        "subprocess.run('x', shell=flag)",
+    ],
+)
+def test_the_ban_sees_what_it_bans(source: str) -> None:
+    """Each kind of banned use is found, wherever it stands."""
+    assert len(_offences(ast.parse(source))) == 1
+
+
+def test_the_ban_lets_good_code_pass() -> None:
+    """Refusing an option is no offence, and a method that shares a builtin's name is none either."""
+    assert _offences(ast.parse("model.eval()\nre.compile('x')\nload('x', trust_remote_code=False)")) == []
+
+
+def test_only_settings_read_the_environment() -> None:
+    """Bundle and service take settings as arguments; service/settings.py alone reads the environment."""
+    readers = {
+        str(path.relative_to(ROOT))
+        for path in SOURCES
+        if path.relative_to(ROOT).parts[0] != "training"
+        for node in ast.walk(_tree(path))
+        if isinstance(node, ast.Attribute | ast.Name)
+        and ast.unparse(node) in {"os.environ", "os.getenv", "environ"}
+    }
+
+    assert readers <= {"service/settings.py"}
+
+
+def test_files_stay_short() -> None:
+    """A source file past 300 lines holds a second idea and is split."""
+    lengths = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8").count("\n") for path in SOURCES}
+
+    assert {name: lines for name, lines in lengths.items() if lines > LONGEST_FILE} == {}
+
+
+def _run(source: str) -> str:
+    """Run a program in a fresh interpreter at the repository's root and return what it prints."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("COV")}
+    done = subprocess.run(
+        [sys.executable, "-c", source],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+def test_import_service_is_light() -> None:
+    """`import service` takes under 0.3 s and loads no training library."""
+    report = "import sys, time; t = time.perf_counter(); import service; t = time.perf_counter() - t; import json; "
+    told = [json.loads(_run(report + "print(json.dumps([t, sorted(sys.modules)]))")) for _ in range(3)]
+
+    assert {"optimum", "torch", "transformers"}.isdisjoint(told[0][1])
+    assert min(seconds for seconds, _ in told) < LONGEST_IMPORT_S
+
+
+# An import hook that knows only the distributions of the serving lock, then every module of bundle and service.
+_SERVE_ALONE = """
+import importlib, pkgutil, sys
+allowed, installed = set({allowed!r}), set({installed!r})
+class OnlyTheLock:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in installed - allowed:
+            raise ModuleNotFoundError(f"{{name}} is not in the serving lock", name=name)
+sys.meta_path.insert(0, OnlyTheLock())
+for package in ("bundle", "service"):
+    root = importlib.import_module(package)
+    for module in pkgutil.walk_packages(root.__path__, package + "."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+            print(module.name)
+"""
+
+
+def test_the_serving_lock_suffices() -> None:
+    """Every module of bundle and service imports with nothing installed but the serving lock."""
+    lock = (ROOT / "requirements/serve.lock").read_text(encoding="utf-8")
+    locked = {name.lower().replace("_", "-") for name in re.findall(r"^([\w.-]+)==", lock, re.MULTILINE)}
+    owners = packages_distributions()
+    allowed = {
+        module
+        for module, names in owners.items()
+        if locked & {name.lower().replace("_", "-") for name in names}
+    }
+    imported = _run(_SERVE_ALONE.format(allowed=sorted(allowed), installed=sorted(owners))).split()
+
+    assert {"bundle.text", "bundle.verify"} <= set(imported)
+
+
+def test_the_two_serving_extras_differ_in_the_runtime_alone() -> None:
+    """The extras serve and gpu list the same libraries, each with its own build of the runtime."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"][
+        "optional-dependencies"
+    ]
+    rest = {
+        name: [line for line in extras[name] if not line.startswith("onnxruntime")]
+        for name in ("serve", "gpu")
+    }
+
+    assert rest["serve"] == rest["gpu"]
