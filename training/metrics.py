@@ -127,11 +127,14 @@ def pair_accuracy(scores: ArrayLike, gains: ArrayLike) -> tuple[float, int]:
     return float(won[better].sum()), int(better.sum())
 
 
-def expected_calibration_error(confidence: ArrayLike, correct: ArrayLike, bins: int = 10) -> float:
+def expected_calibration_error(
+    confidence: ArrayLike, correct: ArrayLike, *, bins: int = 10, weights: ArrayLike | None = None
+) -> float:
     """Expected calibration error: how far stated confidence is from the observed frequency.
 
     ECE = sum over bins b of n_b / n * |mean(correct in b) - mean(confidence in b)|, over `bins`
-    equal-width bins of [0, 1]. Shapes: confidence [n] in [0, 1], correct [n] bool or in [0, 1].
+    equal-width bins of [0, 1]. Shapes: confidence [n] in [0, 1], correct [n] bool or in [0, 1],
+    weights [n] >= 0 or None for ones.
     Reference: Naeini, Cooper and Hauskrecht, AAAI 2015.
 
     Two at 0.9, of which one is right (off by 0.4), and two at 0.2, none right (off by 0.2):
@@ -140,12 +143,13 @@ def expected_calibration_error(confidence: ArrayLike, correct: ArrayLike, bins: 
     0.3
     """
     stated, observed = _pair(confidence, correct)
-    if len(stated) == 0:
+    weight = np.ones(len(stated)) if weights is None else np.asarray(weights, dtype=np.float64)
+    if weight.sum() == 0:
         raise ValueError("no rows to measure calibration on")
     if stated.min() < 0 or stated.max() > 1:
         raise ValueError("confidence must lie in [0, 1]")
     group = np.minimum((stated * bins).astype(np.int64), bins - 1)
-    return float(np.abs(np.bincount(group, observed - stated, minlength=bins)).sum() / len(stated))
+    return float(np.abs(np.bincount(group, weight * (observed - stated))).sum() / weight.sum())
 
 
 @dataclass(frozen=True, slots=True)

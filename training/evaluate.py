@@ -1,0 +1,155 @@
+"""Measures the student on held-out lists beside random order, BM25, a bi-encoder and the teacher.
+
+Knows every artefact of a run; changes none of them.
+Invariant: no list of the training split is measured, and every figure stands beside its floor.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+from numpy.typing import NDArray
+from transformers import AutoModelForSequenceClassification
+
+from bundle.manifest import Calibration, QualityRow, TextContract
+from bundle.text import PairEncoder, Row, assemble
+from training.baselines import BiEncoder, Bm25, random_order
+from training.data import FIELDS
+from training.figures import GAIN_MAP, Scores, differences, figures, quality_rows, served_figures, tables
+from training.lists import LABELS, JudgedList, by_list, encode_lists, rankable, read_lists
+from training.runtime import OrtSession, buckets, score_rows
+from training.stages import Context, Metrics, StageError
+
+BM25 = "BM25"
+BM25_TITLE = "BM25, title only"
+BIENCODER = "bi-encoder, zero-shot"
+TEACHER = "teacher"
+STUDENT = "student int8"
+STUDENT_FP32 = "student fp32"
+STUDENT_TORCH = "student torch"
+TEACHER_SCORES = "scores.parquet"  # of the teacher stage: dataset, query_id, product_id, score
+
+
+def load_encoder(distil: Path) -> tuple[PairEncoder, TextContract]:
+    """The text side of a distilled student: its encoder and contract."""
+    contract = TextContract.model_validate_json((distil / "text_contract.json").read_bytes())
+    return PairEncoder((distil / "tokenizer.json").read_bytes(), contract), contract
+
+
+@torch.inference_mode()
+def torch_logits(folder: Path, rows: Sequence[Row], contract: TextContract) -> NDArray[np.float32]:
+    """Logits [n] of a Hugging Face student, in the order of the rows."""
+    model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
+    logits = np.empty(len(rows), np.float32)
+    for length, indices in buckets(rows, contract.max_length):
+        feeds = assemble([rows[index] for index in indices], contract.template, length)
+        logits[indices] = model(**{name: torch.from_numpy(ids) for name, ids in feeds.items()}).logits[:, 0]
+    return logits
+
+
+def bm25_scores(pairs: Path, lists: Sequence[JudgedList], fields: Sequence[str]) -> Scores:
+    """BM25 with the statistics of every product of the list's data set, whatever its split."""
+    corpora: dict[str, dict[str, str]] = {}
+    for row in pq.read_table(pairs, columns=["dataset", "product_id", *fields]).to_pylist():
+        corpora.setdefault(row["dataset"], {})[row["product_id"]] = " ".join(row[f] or "" for f in fields)
+    indexes = {dataset: Bm25(list(corpus.items())) for dataset, corpus in corpora.items()}
+    return [indexes[judged.dataset].scores(judged.query, judged.product_ids) for judged in lists]
+
+
+def biencoder_scores(folder: str, lists: Sequence[JudgedList]) -> Scores:
+    """Cosines of query and title under a sentence encoder nobody fine-tuned."""
+    encoder = BiEncoder(folder)
+    return [encoder.scores(judged.query, [product.title for product in judged.products]) for judged in lists]
+
+
+def teacher_scores(path: Path, lists: Sequence[JudgedList]) -> Scores:
+    """The teacher's scores of the lists; StageError if the file lacks one of their pairs."""
+    known = {
+        (row["dataset"], row["query_id"], row["product_id"]): row["score"]
+        for row in pq.read_table(path, columns=["dataset", "query_id", "product_id", "score"]).to_pylist()
+    }
+    try:
+        return [np.array([known[j.dataset, j.query_id, p] for p in j.product_ids]) for j in lists]
+    except KeyError as error:
+        raise StageError(f"{path.name} has no score for {error}; run the teacher stage again") from error
+
+
+def run(context: Context) -> Metrics:
+    """Write quality.json (rows and gates) and tables.md; the headline is the int8 student's NDCG@10."""
+    recipe = context.recipe.evaluate
+    pairs = context.inputs("data") / "pairs.parquet"
+    calibration = Calibration.model_validate_json(
+        (context.inputs("calibrate") / "calibration.json").read_bytes()
+    )
+    rows: list[QualityRow] = []
+    for split in recipe.splits:
+        lists = rankable(read_lists(pairs, split), recipe.min_pairs)
+        if not lists:
+            context.log("evaluate", split=split, lists=0)
+            continue
+        scores = _all_scores(context, lists)
+        for dataset in dict.fromkeys(judged.dataset for judged in lists):
+            chosen = [index for index, judged in enumerate(lists) if judged.dataset == dataset]
+            members = [lists[index] for index in chosen]
+            of_members = {model: [values[index] for index in chosen] for model, values in scores.items()}
+            rows += _rows(f"{dataset} {split}", members, of_members, calibration, recipe.resamples)
+    if not rows:
+        raise StageError(
+            f"no held-out list has {recipe.min_pairs} judged products and two gains; hold out a larger share of the data"
+        )
+    gates = {f"{row.metric}, {row.model}, low: {row.dataset}": row.low for row in rows if " - " in row.model}
+    document = {"gain_map": GAIN_MAP, "rows": [row.model_dump() for row in rows], "gates": gates}
+    (context.out / "quality.json").write_text(json.dumps(document, indent=1, sort_keys=True) + "\n")
+    (context.out / "tables.md").write_text(tables(rows))
+    return {
+        f"{row.dataset} {row.metric} {row.model}": row.value
+        for row in rows
+        if row.metric == "ndcg@10" and row.model in (BM25, TEACHER, STUDENT)
+    }
+
+
+def _all_scores(context: Context, lists: Sequence[JudgedList]) -> dict[str, Scores]:
+    """Scores of every model on the lists, floors first."""
+    pairs, distil = context.inputs("data") / "pairs.parquet", context.inputs("distil")
+    scores: dict[str, Scores] = {
+        "random order": [random_order(len(judged)) for judged in lists],
+        BM25: bm25_scores(pairs, lists, FIELDS),
+        BM25_TITLE: bm25_scores(pairs, lists, ["title"]),
+    }
+    if context.recipe.evaluate.biencoder:
+        scores[BIENCODER] = biencoder_scores(context.recipe.evaluate.biencoder, lists)
+    told = context.inputs("teacher") / TEACHER_SCORES
+    if told.is_file():
+        scores[TEACHER] = teacher_scores(told, lists)
+    encoder, contract = load_encoder(distil)
+    rows = encode_lists(encoder, lists)
+    fp32 = OrtSession((context.inputs("export") / "model.onnx").read_bytes())
+    int8 = OrtSession((context.inputs("quantize") / "model.int8.onnx").read_bytes())
+    scores[STUDENT_TORCH] = by_list(torch_logits(distil, rows, contract), lists)
+    scores[STUDENT_FP32] = by_list(score_rows(fp32, rows, contract), lists)
+    scores[STUDENT] = by_list(score_rows(int8, rows, contract), lists)
+    return scores
+
+
+def _rows(
+    name: str,
+    lists: Sequence[JudgedList],
+    scores: dict[str, Scores],
+    calibration: Calibration,
+    resamples: int,
+) -> list[QualityRow]:
+    rows = []
+    for model, values in scores.items():
+        rows += quality_rows(name, model, figures(lists, values, resamples))
+    served = served_figures(lists, scores[STUDENT], calibration, LABELS, resamples)
+    rows += quality_rows(name, STUDENT, served)
+    for other in (BM25, BIENCODER, TEACHER, STUDENT_FP32):
+        if other in scores:
+            paired = differences(lists, scores[STUDENT], scores[other], resamples)
+            rows += quality_rows(name, f"{STUDENT} - {other}", paired)
+    return rows
