@@ -74,6 +74,7 @@ class PairEncoder:
             )
         tokenizer.no_truncation()  # the file may carry both, and they would act before the contract does
         tokenizer.no_padding()
+        tokenizer.encode_special_tokens = True  # a "[SEP]" in a title is text, it must not forge a separator
         self._tokenizer = tokenizer
         self._contract = contract
 
