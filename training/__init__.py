@@ -1,0 +1,5 @@
+"""Distil a slow relevance teacher into a small, fast student and export it as a bundle.
+
+Knows data, models and losses; does not know HTTP or how a bundle is served.
+Invariant: every stage is a function of its recipe and its inputs, and is written whole or not at all.
+"""

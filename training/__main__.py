@@ -1,0 +1,43 @@
+"""Command line: python -m training STAGE --recipe FILE [--set section.key=value ...].
+
+Knows stages by name; does not know what they do.
+Invariant: an expected failure is one line on stderr and exit code 2; a bug keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from bundle.errors import BundleError
+from training.data import DataError
+from training.recipe import RecipeError, load_recipe
+from training.stages import STAGES, Run, StageError, Unfinished
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one stage, or all of a recipe's stages in order."""
+    parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
+    parser.add_argument("stage", choices=["all", *STAGES], help="all runs every stage that is not up to date")
+    parser.add_argument("--recipe", type=Path, required=True, help="a TOML file, see training/recipes")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a recipe value")
+    parser.add_argument(
+        "--weights", action="append", default=[], metavar="MODEL=DIR", help="local folder of a model the recipe names"
+    )
+    given = parser.parse_args(arguments)
+    try:
+        folders = dict(item.split("=", 1) for item in given.weights if "=" in item)
+        run = Run(load_recipe(given.recipe, given.set), folders)
+        for stage in run.wanted() if given.stage == "all" else [given.stage]:
+            run.execute(stage)
+    except Unfinished as rest:
+        print(rest, file=sys.stderr)
+    except (RecipeError, DataError, StageError, BundleError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

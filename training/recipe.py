@@ -1,0 +1,259 @@
+"""The typed recipe: every number of a run, read from one TOML file.
+
+Knows names, ranges and defaults; does not know how a stage uses them.
+Invariant: an unknown key, a wrong type or a value out of range stops the run and names itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from training.sections import BundleRecipe, CalibrateRecipe, EvaluateRecipe, ExportRecipe, QuantizeRecipe
+
+
+
+class RecipeError(Exception):
+    """The recipe is wrong; the message names the file, the key and what was expected."""
+
+
+class Section(BaseModel):
+    """A frozen part of the recipe that refuses keys it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class RunRecipe(Section):
+    """Name, seed and output folder of a run."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")
+    version: str = "0.1.0"
+    seed: int = Field(0, ge=0)
+    dir: str
+    threads: int = Field(0, ge=0, description="torch threads; 0 leaves torch's own choice")
+
+
+class SourceRecipe(Section):
+    """One source of judged pairs."""
+
+    kind: Literal["judged", "esci_parquet", "table", "synthetic"]
+    name: str
+    path: str = ""
+    locales: tuple[str, ...] = ()
+    large_version: bool = False
+    columns: dict[str, str] = {}
+    label_map: dict[str, str] = {}
+    seed: int = 0
+    queries: int = Field(60, ge=4)
+
+    def files(self) -> Iterator[Path]:
+        """Yield the files whose bytes decide what the source holds."""
+        path = Path(self.path) if self.path else None
+        if path is not None:
+            yield from sorted(path.iterdir()) if path.is_dir() else [path]
+
+
+class PoolRecipe(Section):
+    """Unlabelled queries and products for the teacher to label."""
+
+    kind: Literal["files", "synthetic"] = "files"
+    products: str = ""
+    queries: str = ""
+    seed: int = 0
+    products_count: int = Field(400, ge=10)
+    queries_count: int = Field(80, ge=4)
+
+
+class SplitRecipe(Section):
+    """Shares of normalised queries held out, by hash."""
+
+    validation: float = Field(0.3, ge=0.0, lt=1.0)
+    test: float = Field(0.15, ge=0.0, lt=1.0)
+    salt: str = "shelfrank"
+
+
+class DataRecipe(Section):
+    """Where judged pairs and the unlabelled pool come from."""
+
+    sources: tuple[SourceRecipe, ...] = Field(min_length=1)
+    pool: PoolRecipe | None = None
+    split: SplitRecipe = SplitRecipe()
+
+    def fingerprint(self) -> dict[str, str]:
+        """Return the sha256 of every file the sources and the pool read."""
+        files = [file for source in self.sources for file in source.files()]
+        if self.pool is not None and self.pool.kind == "files":
+            files += [Path(self.pool.products), Path(self.pool.queries)]
+        return {file.name: _file_sha256(file) for file in files if file.is_file()}
+
+
+class AugmentRecipe(Section):
+    """Unlabelled pairs: which queries, and how many products from which BM25 ranks."""
+
+    query_sources: tuple[str, ...] = ()
+    max_queries: int = Field(1000, ge=1)
+    train_queries: bool = True
+    depth: int = Field(100, ge=1, description="BM25 ranks considered")
+    ranked: int = Field(9, ge=1, description="products sampled across those ranks, denser at the top")
+    random: int = Field(1, ge=0, description="products drawn at random")
+
+
+class JudgeRecipe(Section):
+    """A causal language model asked yes or no, zero-shot, on part of the pairs."""
+
+    model: str
+    gguf_file: str = ""
+    prompt: str = (
+        "A shopper searches an online shop for: {query}\n"
+        "Is the following product itself a {query}, not an accessory or a part for one? Answer yes or no.\n"
+        "Product:"
+    )
+    queries: int = Field(500, ge=0, description="unlabelled queries judged,")
+    products_per_query: int = Field(8, ge=2)
+    train_lists: int = Field(100, ge=0, description="labelled train queries judged too; they fit its calibration")
+    product_chars: int = Field(200, ge=16)
+    shard_queries: int = Field(10, ge=1)
+
+
+class FreshRecipe(Section):
+    """Shape of a BERT body with random weights and a WordPiece tokenizer trained on the data."""
+
+    hidden: int = Field(64, ge=8)
+    layers: int = Field(2, ge=1)
+    heads: int = Field(2, ge=1)
+    vocabulary: int = Field(2000, ge=100)
+
+
+class TeacherRecipe(Section):
+    """The sequence-classification model fine-tuned on soft targets."""
+
+    model: str = Field("", description="hub id or folder; empty makes a fresh body")
+    fresh: FreshRecipe = FreshRecipe()
+    gguf_file: str = ""
+    lora_rank: int = Field(0, ge=0, description="0 trains all weights")
+    lora_targets: tuple[str, ...] = ()
+    fields: tuple[str, ...] = ("title", "brand", "color", "category", "bullets", "description")
+    field_chars: dict[str, int] = {}
+    max_length: int = Field(96, ge=16, description="tokens")
+    epochs: float = Field(2.0, gt=0)
+    learning_rate: float = Field(3e-5, gt=0)
+    batch_size: int = Field(32, ge=1)
+    accumulation: int = Field(1, ge=1)
+    warmup: float = Field(0.1, ge=0.0, le=1.0)
+    weight_decay: float = Field(0.01, ge=0)
+    bf16: bool = False
+    targets: Literal["soft", "hard"] = "soft"
+    judge_weight: float = Field(0.5, ge=0.0, le=1.0, description="loss weight of a judged pair beside a human one")
+    gradient_checkpointing: bool = False
+    report_to: tuple[str, ...] = ()
+
+
+class LabelRecipe(Section):
+    """Scoring of the unlabelled pairs by the teacher."""
+
+    shard_queries: int = Field(200, ge=1)
+    batch_pairs: int = Field(64, ge=1)
+    bf16: bool = False
+
+
+class FieldRecipe(Section):
+    """One product field the student sees."""
+
+    name: Literal["title", "brand", "color", "category", "bullets", "description", "text"]
+    max_chars: int = Field(ge=1)
+    max_tokens: int = Field(ge=1)
+
+
+class TextRecipe(Section):
+    """The student's text contract before its tokenizer is known."""
+
+    query_max_chars: int = Field(256, ge=1)
+    query_max_tokens: int = Field(24, ge=1)
+    max_length: int = Field(72, ge=8)
+    fields: tuple[FieldRecipe, ...] = Field(min_length=1)
+
+
+class DistilRecipe(Section):
+    """The student's shape and its margin-MSE training."""
+
+    model: str = Field("", description="pretrained body, hub id or folder; empty makes a fresh one")
+    fresh: FreshRecipe = FreshRecipe()
+    layers: tuple[int, ...] = Field((), description="layers of the pretrained body to keep; empty keeps all")
+    margin: Literal["logit", "probability"] = "logit"
+    group: int = Field(10, ge=2, description="products per query in one step")
+    queries_per_batch: int = Field(8, ge=1)
+    epochs: float = Field(2.0, gt=0)
+    learning_rate: float = Field(1e-4, gt=0)
+    warmup: float = Field(0.05, ge=0.0, le=1.0)
+    weight_decay: float = Field(0.01, ge=0)
+    bf16: bool = False
+    checkpoint_steps: int = Field(500, ge=1)
+    report_to: tuple[str, ...] = ()
+
+
+class Recipe(Section):
+    """A whole run, stage by stage."""
+
+    run: RunRecipe
+    text: TextRecipe
+    data: DataRecipe
+    augment: AugmentRecipe = AugmentRecipe()
+    judge: JudgeRecipe | None = None
+    teacher: TeacherRecipe
+    label: LabelRecipe = LabelRecipe()
+    distil: DistilRecipe
+    calibrate: CalibrateRecipe = CalibrateRecipe()
+    export: ExportRecipe = ExportRecipe()
+    quantize: QuantizeRecipe = QuantizeRecipe()
+    evaluate: EvaluateRecipe = EvaluateRecipe()
+    bundle: BundleRecipe = BundleRecipe()
+
+    def sha256(self) -> str:
+        """Return the hash of the whole recipe as parsed."""
+        return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a TOML recipe and apply `section.key=value` overrides; RecipeError names what is wrong."""
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot be read ({error.strerror})") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: not TOML ({error})") from error
+    for override in overrides:
+        _set(raw, override)
+    try:
+        return Recipe.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise RecipeError(f"{path}: {where}: {first['msg']}") from error
+
+
+def _set(raw: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    parts = key.split(".")
+    if not equals or not all(parts):
+        raise RecipeError(f"override {override!r}: expected section.key=value")
+    try:
+        parsed = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        parsed = value
+    node = raw
+    for part in parts[:-1]:
+        node = node.setdefault(part, {})
+        if not isinstance(node, dict):
+            raise RecipeError(f"override {override!r}: {part} is not a section")
+    node[parts[-1]] = parsed
+
+
+def _file_sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,218 @@
+"""Run stages in order, each into a folder of its own, keyed by the content it depends on.
+
+Knows recipes, folders and hashes; does not know what a stage computes.
+Invariant: a folder `RUN/STAGE` exists only if the stage finished, and `stage.json` in it says from what.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from training.recipe import Recipe
+
+Metrics = Mapping[str, float | int | str]
+
+# stage -> (module with run(context), stages it reads)
+STAGES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "data": ("training.data", ()),
+    "augment": ("training.augment", ("data",)),
+    "judge": ("training.judge", ("data", "augment")),
+    "teacher": ("training.teacher", ("data", "judge")),
+    "label": ("training.label", ("data", "augment", "teacher")),
+    "distil": ("training.distil", ("data", "teacher", "label")),
+    "calibrate": ("training.calibrate", ("data", "distil")),
+    "export": ("training.export", ("distil",)),
+    "quantize": ("training.quantize", ("data", "distil", "export")),
+    "evaluate": ("training.evaluate", ("data", "teacher", "distil", "calibrate", "export", "quantize")),
+    "bundle": ("training.pack", ("data", "distil", "calibrate", "export", "quantize", "evaluate")),
+}
+
+LIBRARIES = ("torch", "transformers", "tokenizers", "onnx", "onnxruntime", "numpy", "pyarrow", "bm25s", "peft")
+
+
+class StageError(Exception):
+    """A stage cannot run; the message says what is missing and what to do."""
+
+
+class Unfinished(Exception):
+    """A stage did its share of the work and other ranks have not done theirs yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a stage may touch: its recipe, its output folder, its scratch and earlier stages' folders."""
+
+    recipe: Recipe
+    out: Path
+    scratch: Path
+    seed: int
+    run: Run
+
+    def inputs(self, stage: str) -> Path:
+        """Return the finished output folder of an earlier stage."""
+        return self.run.folder(stage)
+
+    def weights(self, model: str) -> str:
+        """Return the local folder given for a model on the command line, or the model as the recipe names it."""
+        return self.run.weights.get(model, model)
+
+    def log(self, event: str, **values: Any) -> None:
+        """Append one line to the run's metrics.jsonl."""
+        self.run.log(event, **values)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One recipe, the folder its stages are written to, and local folders of the models it names."""
+
+    recipe: Recipe
+    weights: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def root(self) -> Path:
+        """Return the run's folder."""
+        return Path(self.recipe.run.dir)
+
+    def folder(self, stage: str) -> Path:
+        """Return a finished stage's folder; StageError when it is not there."""
+        path = self.root / stage
+        if not (path / "stage.json").is_file():
+            raise StageError(f"stage {stage} has not run: run `python -m training {stage}` with this recipe first")
+        return path
+
+    def wanted(self) -> list[str]:
+        """Return the stages of this recipe in order; judge only when the recipe has it."""
+        return [stage for stage in STAGES if stage != "judge" or self.recipe.judge is not None]
+
+    def reads(self, stage: str) -> tuple[str, ...]:
+        """Return the stages that a stage reads under this recipe."""
+        return tuple(other for other in STAGES[stage][1] if other in self.wanted())
+
+    def key(self, stage: str) -> str:
+        """Return the hash of everything a stage's output depends on: its recipe, its inputs, its sources."""
+        section = getattr(self.recipe, stage)
+        told = {
+            "stage": stage,
+            "seed": self.recipe.run.seed,
+            "section": section.model_dump(mode="json"),
+            "sources": self.recipe.data.fingerprint() if stage == "data" else {},
+            "reads": {other: self.key(other) for other in self.reads(stage)},
+        }
+        if stage == "distil":
+            told["text"] = self.recipe.text.model_dump(mode="json")
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+    def is_current(self, stage: str) -> bool:
+        """Say whether a stage's folder was made from just this recipe and these inputs."""
+        told = self.root / stage / "stage.json"
+        return told.is_file() and json.loads(told.read_text())["key"] == self.key(stage)
+
+    def execute(self, stage: str) -> None:
+        """Run a stage unless it is current; its output folder appears whole or not at all."""
+        if self.is_current(stage):
+            print(f"{stage}: up to date", file=sys.stderr)
+            return
+        for other in self.reads(stage):
+            if not self.is_current(other):
+                raise StageError(f"stage {other} is missing or out of date: run it before {stage}, or use `all`")
+        key = self.key(stage)
+        scratch = self.root / ".scratch" / f"{stage}-{key[:12]}"
+        scratch.mkdir(parents=True, exist_ok=True)
+        out = self.root / f".{stage}.{os.getpid()}.part"
+        shutil.rmtree(out, ignore_errors=True)
+        out.mkdir(parents=True)
+        try:
+            metrics, seconds = self._timed(stage, Context(self.recipe, out, scratch, self.recipe.run.seed, self))
+            told = {"stage": stage, "key": key, "seconds": seconds, "metrics": dict(metrics), "finished": _now()}
+            (out / "stage.json").write_text(json.dumps(told, indent=2, sort_keys=True) + "\n")
+            _swap(out, self.root / stage)
+        finally:
+            shutil.rmtree(out, ignore_errors=True)
+        shutil.rmtree(scratch, ignore_errors=True)
+        self.log("stage", stage=stage, seconds=seconds, **metrics)
+        self.write_manifest()
+        print(f"{stage}: done in {seconds:.1f} s {json.dumps(dict(metrics))}", file=sys.stderr)
+
+    def _timed(self, stage: str, context: Context) -> tuple[Metrics, float]:
+        started = time.monotonic()
+        runner: Callable[[Context], Metrics] = import_module(STAGES[stage][0]).run
+        if self.recipe.run.threads and (torch := sys.modules.get("torch")) is not None:
+            torch.set_num_threads(self.recipe.run.threads)
+        metrics = runner(context)
+        return metrics, round(time.monotonic() - started, 3)
+
+    def log(self, event: str, **values: Any) -> None:
+        """Append one event to RUN/metrics.jsonl."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        with open(self.root / "metrics.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps({"event": event, "time": _now(), **values}, sort_keys=True) + "\n")
+
+    def write_manifest(self) -> None:
+        """Write RUN/run.json: commit, recipe hash, seed, library versions, and each finished stage."""
+        stages = {}
+        for stage in self.wanted():
+            told = self.root / stage / "stage.json"
+            if told.is_file():
+                stages[stage] = json.loads(told.read_text())
+        manifest = {
+            "recipe": self.recipe.run.name,
+            "recipe_sha256": self.recipe.sha256(),
+            "seed": self.recipe.run.seed,
+            "commit": commit(),
+            "libraries": libraries(),
+            "stages": stages,
+        }
+        path = self.root / "run.json"
+        part = path.with_suffix(".part")
+        part.write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n")
+        os.replace(part, path)
+
+
+def libraries() -> dict[str, str]:
+    """Return the versions of the libraries that shape a run's numbers."""
+    found = {}
+    for name in LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def commit() -> str:
+    """Return the commit of the source tree, with `+dirty` when it has changes, or `unknown`."""
+    here = Path(__file__).parent
+    try:
+        found = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=12", "--dirty=+dirty", "--exclude=*"],
+            cwd=here, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return found.stdout.strip()
+
+
+def _swap(new: Path, target: Path) -> None:
+    old = target.with_name(f".{target.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        os.replace(target, old)
+    os.replace(new, target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

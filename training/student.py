@@ -1,0 +1,141 @@
+"""Build, save and load the student: a small BERT cross-encoder with its text contract.
+
+Knows bodies, tokenizers and the text contract; does not know losses.
+Invariant: a student folder holds all that scoring needs, and its text goes through bundle.text alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import AutoModel, AutoTokenizer, BertConfig, BertForSequenceClassification, BertModel
+from transformers import PreTrainedTokenizerFast
+
+from bundle.manifest import FieldSpec, PairTemplate, TextContract
+from bundle.text import PairEncoder, Product, Row, assemble
+from training.data import FIELDS
+from training.hub import load_pretrained
+from training.recipe import DistilRecipe, FreshRecipe, TextRecipe
+
+CONTRACT_FILE = "text_contract.json"
+SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+
+
+def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:
+    """Train a lower-casing WordPiece tokenizer with BERT's pair template."""
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    tokenizer.train_from_iterator(texts, trainers.WordPieceTrainer(vocab_size=vocabulary, special_tokens=SPECIALS))
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[(name, tokenizer.token_to_id(name)) for name in ("[CLS]", "[SEP]")],
+    )
+    names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
+
+
+def fresh_body(texts: Iterable[str], shape: FreshRecipe) -> tuple[BertForSequenceClassification, PreTrainedTokenizerFast]:
+    """Return a random BERT classifier of one logit and a tokenizer trained on the texts."""
+    tokenizer = train_tokenizer(texts, shape.vocabulary)
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=shape.hidden,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        intermediate_size=4 * shape.hidden,
+        max_position_embeddings=512,
+        num_labels=1,
+    )
+    return BertForSequenceClassification(config), tokenizer
+
+
+def build(recipe: DistilRecipe, weights: str, texts: Iterable[str]) -> tuple[BertForSequenceClassification, Any]:
+    """Return a student to train and its tokenizer: a pretrained body's chosen layers, or a fresh body."""
+    if not recipe.model:
+        return fresh_body(texts, recipe.fresh)
+    tokenizer = load_pretrained(AutoTokenizer, weights)
+    body = load_pretrained(AutoModel, weights, dtype=torch.float32)
+    if not isinstance(body, BertModel):
+        raise ValueError(f"student body {recipe.model} is a {type(body).__name__}; only BERT bodies can be students")
+    kept = recipe.layers or tuple(range(body.config.num_hidden_layers))
+    config = BertConfig(**body.config.to_dict() | {"num_hidden_layers": len(kept), "num_labels": 1})
+    student = BertForSequenceClassification(config)
+    student.bert.embeddings.load_state_dict(body.embeddings.state_dict())
+    for layer, source in zip(student.bert.encoder.layer, kept, strict=True):
+        layer.load_state_dict(body.encoder.layer[source].state_dict())
+    return student, tokenizer
+
+
+def text_contract(recipe: TextRecipe, tokenizer: Any) -> TextContract:
+    """Fix the text contract: the recipe's budgets with the tokenizer's template and vocabulary."""
+    marker = tokenizer.convert_tokens_to_ids(tokenizer.unk_token)
+    ids = tokenizer(tokenizer.unk_token, tokenizer.unk_token)["input_ids"]
+    first, second = (i for i, token in enumerate(ids) if token == marker)
+    template = PairTemplate(
+        prefix=tuple(ids[:first]),
+        middle=tuple(ids[first + 1 : second]),
+        suffix=tuple(ids[second + 1 :]),
+        pad_id=tokenizer.pad_token_id,
+        type_ids=True,
+    )
+    return TextContract(
+        version=1,
+        query_max_chars=recipe.query_max_chars,
+        query_max_tokens=recipe.query_max_tokens,
+        fields=tuple(FieldSpec(**field.model_dump()) for field in recipe.fields),
+        max_length=recipe.max_length,
+        vocabulary=len(tokenizer),
+        template=template,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Student:
+    """A cross-encoder of one logit, its pair encoder and the text contract both keep."""
+
+    model: BertForSequenceClassification
+    encoder: PairEncoder
+    contract: TextContract
+
+    def tensors(self, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
+        """Return padded input tensors, int64 [n, longest]."""
+        return {name: torch.from_numpy(array) for name, array in assemble(rows, self.contract.template).items()}
+
+    @torch.inference_mode()
+    def score(self, rows: Sequence[Row], batch: int = 64) -> NDArray[np.float32]:
+        """Return the logits of encoded rows, float32 [n], computed by length to pad little."""
+        out = np.empty(len(rows), np.float32)
+        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+        for start in range(0, len(order), batch):
+            chosen = order[start : start + batch]
+            out[chosen] = self.model(**self.tensors([rows[i] for i in chosen])).logits[:, 0].numpy()
+        return out
+
+
+def save(model: BertForSequenceClassification, tokenizer: Any, contract: TextContract, folder: Path) -> None:
+    """Write a student folder: safetensors weights, tokenizer.json and the text contract."""
+    model.save_pretrained(folder)
+    tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / CONTRACT_FILE).write_text(contract.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def load(folder: Path) -> Student:
+    """Read a student folder; the model is in eval mode and float32."""
+    contract = TextContract.model_validate_json((folder / CONTRACT_FILE).read_bytes())
+    model = BertForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
+    return Student(model, PairEncoder((folder / "tokenizer.json").read_bytes(), contract), contract)
+
+
+def product_of(row: dict[str, Any]) -> Product:
+    """Return the product of a row of the internal schema."""
+    return Product(**{field: row[field] or "" for field in FIELDS})
