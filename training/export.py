@@ -1,0 +1,147 @@
+"""Exports the student as an fp32 ONNX graph and proves that it computes what torch computes.
+
+Knows the model and ONNX; does not know data.
+Invariant: nothing is written unless logits agree with torch at several shapes and mask lengths.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from transformers import AutoModelForSequenceClassification, PreTrainedModel
+
+from bundle.verify import INPUT_NAMES, OUTPUT_NAME
+from training.flat import FlatBert, unsupported
+from training.runtime import OrtSession
+from training.stages import Context, Metrics, StageError
+
+SHAPES = ((1, 8), (1, 24), (3, 16), (16, 32), (5, 72))  # batch and sequence of the parity check
+
+
+class PlainGraph(nn.Module):
+    """Any sequence-classification model of one label, with our inputs and output."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        """Wrap the model; type ids are passed on only if it takes them."""
+        super().__init__()
+        self.model = model
+        self.takes_types = getattr(model.config, "type_vocab_size", 0) > 1
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
+        """Return the relevance logit of every row."""
+        types = {"token_type_ids": token_type_ids} if self.takes_types else {}
+        return self.model(input_ids=input_ids, attention_mask=attention_mask, **types).logits[:, 0]
+
+
+def load_student(folder: Path) -> PreTrainedModel:
+    """The student with eager attention in fp32 and evaluation mode."""
+    model = AutoModelForSequenceClassification.from_pretrained(
+        folder, dtype=torch.float32, attn_implementation="eager"
+    )
+    return model.eval()
+
+
+def graph_module(model: PreTrainedModel, graph: str) -> nn.Module:
+    """The module to export: `flat` where the architecture has it, else the model as it is."""
+    if graph == "flat" and not unsupported(model):
+        return FlatBert(model).eval()
+    return PlainGraph(model).eval()
+
+
+def to_onnx(module: nn.Module, opset: int) -> onnx.ModelProto:
+    """Trace the module with free batch and sequence; one self-contained, checked graph."""
+    example = {name: torch.ones(2, 16, dtype=torch.int64) for name in INPUT_NAMES}
+    axes = {0: torch.export.Dim("batch", min=1, max=4096), 1: torch.export.Dim("sequence", min=2, max=512)}
+    with warnings.catch_warnings():  # the exporter warns about its own internals
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            module,
+            (),
+            kwargs=example,
+            input_names=list(INPUT_NAMES),
+            output_names=[OUTPUT_NAME],
+            dynamic_shapes=dict.fromkeys(INPUT_NAMES, axes),
+            opset_version=opset,
+            dynamo=True,
+            external_data=False,
+            optimize=True,
+            verbose=False,
+        )
+    model = program.model_proto
+    tidy(model)
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def tidy(model: onnx.ModelProto) -> None:
+    """Drop what no runtime needs: shapes recorded for constants, source locations, metadata.
+
+    The recorded shapes of initializers do more than waste space: the quantizer of ONNX Runtime up to
+    1.31 takes them for inferred ones and fails.
+    """
+    constants = {tensor.name for tensor in model.graph.initializer}
+    kept = [info for info in model.graph.value_info if info.name not in constants]
+    del model.graph.value_info[:]
+    model.graph.value_info.extend(kept)
+    del model.metadata_props[:]
+    del model.graph.metadata_props[:]
+    for node in model.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+
+
+def random_feeds(
+    batch: int, sequence: int, vocabulary: int, draws: np.random.Generator
+) -> dict[str, NDArray[np.int64]]:
+    """Feeds [batch, sequence] with rows of random length, at least one of them full."""
+    lengths = draws.integers(2, sequence + 1, batch)
+    lengths[0] = sequence
+    columns = np.arange(sequence)
+    mask = columns < lengths[:, None]
+    ids = np.where(mask, draws.integers(1, vocabulary, (batch, sequence)), 0)
+    types = mask & (columns >= lengths[:, None] // 2)
+    return {
+        name: values.astype(np.int64) for name, values in zip(INPUT_NAMES, (ids, mask, types), strict=True)
+    }
+
+
+@torch.inference_mode()
+def parity(model: PreTrainedModel, graph: bytes, seed: int = 0) -> float:
+    """Largest |logit| difference between torch and the graph over `SHAPES` and random lengths."""
+    session, plain, draws = OrtSession(graph), PlainGraph(model), np.random.default_rng(seed)
+    worst = 0.0
+    for batch, sequence in SHAPES:
+        feeds = random_feeds(batch, sequence, model.config.vocab_size, draws)
+        expected = plain(**{name: torch.from_numpy(values) for name, values in feeds.items()}).numpy()
+        worst = max(worst, float(np.abs(session.run(feeds) - expected).max()))
+    return worst
+
+
+def run(context: Context) -> Metrics:
+    """Write model.onnx and export.json; StageError if parity with torch is not reached."""
+    recipe = context.recipe.export
+    model = load_student(context.inputs("distil"))
+    module = graph_module(model, recipe.graph)
+    used = "flat" if isinstance(module, FlatBert) else "plain"
+    if used != recipe.graph:
+        context.log("export", note=f"plain graph: {unsupported(model)}")
+    graph = to_onnx(module, recipe.opset).SerializeToString()
+    worst = parity(model, graph, context.seed)
+    if not worst <= recipe.parity:
+        raise StageError(f"the ONNX graph is {worst:.2e} from torch, allowed is {recipe.parity:.0e}")
+    (context.out / "model.onnx").write_bytes(graph)
+    figures: dict[str, float | int | str] = {
+        "graph": used,
+        "opset": recipe.opset,
+        "parity": worst,
+        "bytes": len(graph),
+    }
+    (context.out / "export.json").write_text(json.dumps(figures, indent=1, sort_keys=True) + "\n")
+    return figures
