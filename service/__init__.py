@@ -1,0 +1,30 @@
+"""shelfrank's HTTP service: scores how relevant each product of a list is to a query.
+
+Knows how to build the application; does not load anything until asked to.
+Invariant: importing this package imports no web framework, no runtime and no tensor library.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from service.settings import Settings
+
+__all__ = ["create_app"]
+
+
+def create_app(settings: "Settings | None" = None) -> "FastAPI":
+    """Build the application with a verified and warmed-up bundle.
+
+    Reads the settings from the environment if none are given.
+    Raises SettingsError, BundleError or EngineError; nothing is served in that case.
+    """
+    from service.boot import load_scorer  # here, because these imports are what makes the package heavy
+    from service.http import build_app
+    from service.metrics import Metrics
+    from service.settings import load_settings
+
+    settings = settings or load_settings([])
+    metrics = Metrics()
+    return build_app(settings, load_scorer(settings, metrics), metrics)

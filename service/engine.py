@@ -1,0 +1,101 @@
+"""Runs a bundle's graph in ONNX Runtime, one thread to a session.
+
+Knows the runtime and its devices; does not know texts, scores or requests.
+Invariant: a session runs where the settings say, and only after the bundle's golden rows passed on it.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Final, Literal
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from bundle import Bundle
+from bundle.errors import SessionFailed
+from bundle.manifest import TensorSpec
+from bundle.text import padded_length
+from bundle.verify import Session, verify_bundle
+from service.errors import EngineError
+
+Device = Literal["cpu", "cuda"]
+_PROVIDERS: Final = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+_DTYPES: Final = {"tensor(int64)": "int64", "tensor(float)": "float32"}
+_WARM_ROWS: Final = (1, 4, 16)
+_ERRORS_ONLY: Final = 3
+
+
+class OrtSession:
+    """One graph on one device; safe to use from one thread at a time."""
+
+    __slots__ = ("_outputs", "_session", "inputs", "outputs")
+
+    def __init__(self, model: bytes, device: Device) -> None:
+        """Load `model`; EngineError if it does not land on `device`."""
+        if device == "cuda":
+            ort.preload_dlls()  # the wheel's own CUDA libraries are not found without this
+        self._session = ort.InferenceSession(model, _options(), providers=[_PROVIDERS[device]])
+        landed = self._session.get_providers()[0]
+        if landed != _PROVIDERS[device]:  # the runtime falls back to the CPU and only prints a warning
+            raise EngineError(f"device is {device}, but the runtime offers {landed} only")
+        self.inputs = tuple(map(_spec, self._session.get_inputs()))
+        self.outputs = tuple(map(_spec, self._session.get_outputs()))
+        self._outputs = [output.name for output in self.outputs]
+
+    def run(self, feeds: Mapping[str, NDArray[np.int64]], /) -> NDArray[np.float32]:
+        """Return the logits, float32 [n], of feeds int64 [n, length]."""
+        logits: NDArray[np.float32] = self._session.run(self._outputs, dict(feeds))[0]
+        return logits
+
+
+def open_sessions(
+    bundle: Bundle, *, precision: str | None, device: Device, workers: int
+) -> Sequence[Session]:
+    """Return one warm session per worker, all from the bytes that were hashed.
+
+    The first one proves the bundle on its golden rows. Raises BundleError or EngineError.
+    """
+    manifest = bundle.manifest
+    offered = [graph.precision for graph in manifest.graphs]
+    if precision is not None and precision not in offered:
+        raise EngineError(f"the bundle has no {precision} graph, it has {', '.join(offered)}")
+    opener = partial(OrtSession, device=device)
+    try:
+        first = verify_bundle(bundle, opener, precision)
+    except SessionFailed as error:
+        if isinstance(error.__cause__, EngineError):
+            raise error.__cause__ from None
+        raise
+    model = bundle.files[manifest.graph(precision).file]
+    sessions = [first, *(opener(model) for _ in range(workers - 1))]
+    for session in sessions:
+        _warm(session, manifest.text.max_length)
+    return sessions
+
+
+def _warm(session: Session, max_length: int) -> None:
+    """Run small and large shapes once, so that the first request does not pay for allocation."""
+    for length in sorted({padded_length(tokens, max_length) for tokens in (8, 24, 48, max_length)}):
+        for rows in _WARM_ROWS:
+            ones = np.ones((rows, length), dtype=np.int64)
+            session.run({"input_ids": ones, "attention_mask": ones, "token_type_ids": np.zeros_like(ones)})
+
+
+def _options() -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.log_severity_level = _ERRORS_ONLY
+    options.enable_mem_pattern = False  # it keeps a plan for every shape it has seen, without a bound
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    return options
+
+
+def _spec(tensor: ort.NodeArg) -> TensorSpec:
+    shape = tuple(size if isinstance(size, (str, int)) else "" for size in tensor.shape)
+    return TensorSpec.model_construct(
+        name=tensor.name, dtype=_DTYPES.get(tensor.type, tensor.type), shape=shape
+    )

@@ -1,0 +1,66 @@
+"""Every way in which the service refuses a request, with its status and its one sentence.
+
+Knows codes, statuses and fixed texts; does not know requests.
+Invariant: nothing that a client sent is in a message; `loc` holds field names that we know, and indices.
+
+    Exception
+    ├── Refused        a request was refused; `reason` names a row of the table below
+    ├── ClientGone     the client hung up, so there is nobody to answer
+    └── EngineError    the runtime cannot serve this bundle as asked; stops the boot
+"""
+
+from enum import Enum
+
+
+class Reason(Enum):
+    """Closed code, HTTP status, and what to say."""
+
+    MALFORMED_JSON = "malformed_json", 400, "The body is not valid JSON in UTF-8."
+    NOT_FOUND = "not_found", 404, "There is nothing at this path."
+    MODEL_NOT_FOUND = "model_not_found", 404, "This model is not served here; leave model out or see GET /."
+    METHOD_NOT_ALLOWED = "method_not_allowed", 405, "This path does not take this method."
+    REQUEST_TIMEOUT = "request_timeout", 408, "The request did not arrive in time."
+    BODY_TOO_LARGE = "body_too_large", 413, "The body is larger than this server accepts."
+    UNSUPPORTED_MEDIA_TYPE = (
+        "unsupported_media_type",
+        415,
+        "The content type has to be application/json in UTF-8, without a content encoding.",
+    )
+    INVALID_FIELD = "invalid_field", 422, "A field is missing, or has the wrong type or range."
+    UNKNOWN_FIELD = "unknown_field", 422, "The request has a field that this API does not know."
+    MISSING_DOCUMENTS = "missing_documents", 422, "One of documents, texts and products has to be given."
+    AMBIGUOUS_DOCUMENTS = (
+        "ambiguous_documents",
+        422,
+        "Only one of documents, texts and products may be given.",
+    )
+    BLANK_QUERY = "blank_query", 422, "The query is blank."
+    EMPTY_DOCUMENT = "empty_document", 422, "A document has none of the text fields."
+    TEXT_TOO_LONG = "text_too_long", 422, "A text is longer than this server accepts."
+    TOO_MANY_DOCUMENTS = "too_many_documents", 422, "There are more documents than this server accepts."
+    OVERLOADED = "overloaded", 429, "The queue is full; try again later."
+    HEADERS_TOO_LARGE = "headers_too_large", 431, "The headers are larger than this server accepts."
+    INTERNAL = "internal", 500, "The server failed; its log has the request id."
+    NOT_READY = "not_ready", 503, "The server is starting or draining."
+
+    def __init__(self, code: str, status: int, message: str) -> None:
+        self.code = code
+        self.status = status
+        self.message = message
+
+
+class Refused(Exception):
+    """A request that is not served; `loc` says where in the body the fault is."""
+
+    def __init__(self, reason: Reason, loc: tuple[str | int, ...] = ()) -> None:
+        super().__init__(reason.code)
+        self.reason = reason
+        self.loc = loc
+
+
+class ClientGone(Exception):
+    """The client hung up before it was answered."""
+
+
+class EngineError(Exception):
+    """The runtime cannot serve this bundle as the settings ask."""

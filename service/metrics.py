@@ -1,0 +1,122 @@
+"""Every metric of the service, with its labels and buckets.
+
+Knows names and closed label sets; does not know when anything happens.
+Invariant: no label takes a value from a request, so the number of series is fixed at the start.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+)
+
+from service.errors import Reason
+
+ROUTES: Final = ("/", "/v1/rerank", "/livez", "/readyz", "/metrics", "/docs", "/openapi.json")
+STAGES: Final = ("parse", "tokenize", "queue", "infer", "total")
+STATUS_CLASSES: Final = ("2xx", "4xx", "5xx")
+SECONDS: Final = (
+    0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5,
+)  # fmt: skip
+DOCUMENTS: Final = (0, 1, 5, 10, 20, 50, 100, 200, 500, 1_000, 10_000)
+UNSCORED: Final = ("nonfinite", "engine")
+OTHER: Final = "other"
+
+
+class Metrics:
+    """The service's metrics, in a registry of their own; safe to use from any thread."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        for collector in (ProcessCollector, PlatformCollector, GCCollector):
+            collector(registry=registry)
+        self.requests = Counter(
+            "shelfrank_requests", "Requests answered.", ["route", "status"], registry=registry
+        )
+        self.rejected = Counter(
+            "shelfrank_rejected", "Requests refused, by error code.", ["reason"], registry=registry
+        )
+        self.stage_seconds = Histogram(
+            "shelfrank_stage_seconds",
+            "Time that a ranked request spent in a stage.",
+            ["stage"],
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self.request_documents = Histogram(
+            "shelfrank_request_documents",
+            "Documents of a ranked request.",
+            buckets=DOCUMENTS,
+            registry=registry,
+        )
+        self.documents = Counter("shelfrank_documents", "Documents of ranked requests.", registry=registry)
+        self.tokens = Counter(
+            "shelfrank_tokens", "Tokens the model read, without padding.", registry=registry
+        )
+        self.padding_tokens = Counter(
+            "shelfrank_padding_tokens", "Tokens of padding that were computed.", registry=registry
+        )
+        self.truncated = Counter(
+            "shelfrank_truncated_documents", "Documents of which not all text was read.", registry=registry
+        )
+        self.unscored = Counter(
+            "shelfrank_unscored_documents",
+            "Documents that got no score, by cause.",
+            ["reason"],
+            registry=registry,
+        )
+        self.dropped = Counter(
+            "shelfrank_dropped_jobs",
+            "Queued work not started because its client had gone.",
+            registry=registry,
+        )
+        self.worker_errors = Counter(
+            "shelfrank_worker_errors",
+            "Errors in a worker thread; each is a bug or a broken runtime.",
+            registry=registry,
+        )
+        self.in_flight = Gauge("shelfrank_in_flight_requests", "Requests being answered.", registry=registry)
+        self.queue_tokens = Gauge(
+            "shelfrank_queue_tokens", "Predicted tokens admitted and not yet answered.", registry=registry
+        )
+        self.ready = Gauge("shelfrank_ready", "1 while /readyz is green.", registry=registry)
+        self.workers = Gauge("shelfrank_workers", "Worker threads alive.", registry=registry)
+        self.model_info = Gauge(
+            "shelfrank_model_info",
+            "The bundle being served; always 1.",
+            ["name", "version", "bundle", "precision", "device"],
+            registry=registry,
+        )
+        self._preset()
+
+    def _preset(self) -> None:
+        """Create every series now, so that rates start at zero and the count of series is fixed."""
+        for route in (*ROUTES, OTHER):
+            for status in STATUS_CLASSES:
+                self.requests.labels(route, status)
+        for reason in Reason:
+            self.rejected.labels(reason.code)
+        for stage in STAGES:
+            self.stage_seconds.labels(stage)
+        for cause in UNSCORED:
+            self.unscored.labels(cause)
+
+    def watch(
+        self, queue_tokens: Callable[[], float], ready: Callable[[], float], workers: Callable[[], float]
+    ) -> None:
+        """Read these three gauges from their sources at each scrape."""
+        self.queue_tokens.set_function(queue_tokens)
+        self.ready.set_function(ready)
+        self.workers.set_function(workers)
+
+    def names(self) -> list[str]:
+        """Our own metrics, as a scrape shows them."""
+        ours = [family for family in self.registry.collect() if family.name.startswith("shelfrank_")]
+        return sorted(family.name + ("_total" if family.type == "counter" else "") for family in ours)

@@ -1,0 +1,76 @@
+"""What /openapi.json says beyond the routes: the body and answers that msgspec reads and writes.
+
+Knows the types of `service.schema` and the table of errors; does not know handlers.
+Invariant: the schemas are generated from the very types that parse requests and write answers.
+"""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+
+from service.errors import Reason
+from service.schema import ErrorAnswer, RerankAnswer, RerankRequest
+
+DESCRIPTION: Final = "Ranks products for a shopper's query with a small cross-encoder."
+_REF: Final = "#/components/schemas/{name}"
+(_REQUEST, _ANSWER, _ERROR), _COMPONENTS = msgspec.json.schema_components(
+    (RerankRequest, RerankAnswer, ErrorAnswer), ref_template=_REF
+)
+
+_BY_FIELD: Final = {
+    "query": "wireless mouse",
+    "documents": [
+        {"id": "B01", "title": "Silent wireless mouse, 2.4 GHz", "brand": "Acme", "color": "black"},
+        {"id": "B02", "title": "Mouse pad with wrist rest", "bullets": ["non-slip", "gel"]},
+    ],
+    "top_n": 1,
+}
+_AS_TEXT: Final = {"query": "wireless mouse", "documents": ["Silent wireless mouse", "Mouse pad"]}
+_ANSWERED: Final = {
+    "id": "7f1c9a3e5b2d4c6f8a0b1c2d3e4f5a6b",
+    "model": "default@1",
+    "bundle": "0123456789ab",
+    "results": [{"index": 0, "id": "B01", "relevance_score": 0.931204, "label": "exact"}],
+    "degraded": None,
+    "coverage": 1.0,
+    "usage": {"documents": 2, "tokens": 41, "truncated": 0},
+    "timings_ms": {"parse": 0.2, "tokenize": 0.3, "queue": 0.1, "infer": 1.4, "total": 2.3},
+}
+_RERANK_REASONS: Final = [
+    reason for reason in Reason if reason not in {Reason.NOT_FOUND, Reason.METHOD_NOT_ALLOWED}
+]
+
+
+def _json(schema: dict[str, Any], **extra: object) -> dict[str, Any]:
+    return {"content": {"application/json": {"schema": schema, **extra}}}
+
+
+def _errors() -> dict[str, Any]:
+    """One response per status, naming the codes that it may carry."""
+    codes: dict[int, list[str]] = {}
+    for reason in sorted(_RERANK_REASONS, key=lambda reason: reason.status):
+        codes.setdefault(reason.status, []).append(reason.code)
+    return {
+        str(status): {"description": ", ".join(names), **_json(_ERROR)} for status, names in codes.items()
+    }
+
+
+RERANK: Final[dict[str, Any]] = {
+    "requestBody": {
+        "required": True,
+        **_json(_REQUEST, examples={"by field": {"value": _BY_FIELD}, "as text": {"value": _AS_TEXT}}),
+    },
+    "responses": {"200": {"description": "Ranked", **_json(_ANSWER, example=_ANSWERED)}, **_errors()},
+}
+
+
+def with_schemas(generate: Callable[[], dict[str, Any]]) -> Callable[[], dict[str, Any]]:
+    """Extend FastAPI's generator by our components."""
+
+    def openapi() -> dict[str, Any]:
+        document = generate()
+        document.setdefault("components", {}).setdefault("schemas", {}).update(_COMPONENTS)
+        return document
+
+    return openapi

@@ -1,0 +1,198 @@
+"""The request and the answer as types, and the one place that turns bytes into a request.
+
+Knows JSON and the settings that bound a request; does not know HTTP, the model or how anything is scored.
+Invariant: any bytes give a request that can be scored, or Refused with a closed code, without an echo.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Final
+
+import msgspec
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+
+from bundle import Product
+from service.errors import Reason, Refused
+from service.settings import Settings
+
+TEXT_FIELDS: Final = ("title", "brand", "color", "category", "bullets", "description", "text")
+LISTS: Final = ("documents", "texts", "products")
+Identifier = Annotated[str, Meta(max_length=256)] | Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+
+
+class Document(Struct, omit_defaults=True, gc=False):
+    """A product; at least one of the text fields is given, and fields not listed here are ignored."""
+
+    id: Identifier | None = None
+    title: str | None = None
+    brand: str | None = None
+    color: str | None = None
+    category: str | None = None
+    bullets: str | list[str] | None = None
+    description: str | None = None
+    text: str | None = None
+
+
+class RerankRequest(Struct, forbid_unknown_fields=True):
+    """A query and the documents to rank for it; one of documents, texts and products is given."""
+
+    query: Annotated[str, Meta(description="What the shopper typed; not blank.")]
+    documents: Annotated[
+        list[str | Document] | None, Meta(description="The documents, as text or by field.")
+    ] = None
+    texts: Annotated[list[str | Document] | None, Meta(description="Another name for documents.")] = None
+    products: Annotated[list[str | Document] | None, Meta(description="Another name for documents.")] = None
+    top_n: Annotated[Annotated[int, Meta(ge=1)] | None, Meta(description="Return the best so many only.")] = (
+        None
+    )
+    return_documents: Annotated[bool, Meta(description="Return each document with its result.")] = False
+    model: Annotated[str | None, Meta(description="If given, it has to be the model served here.")] = None
+
+
+Score = Annotated[Raw, Meta(extra_json_schema={"type": "number", "minimum": 0.0, "maximum": 1.0})]
+
+
+class Result(Struct, kw_only=True):
+    """One document of the answer."""
+
+    index: Annotated[int, Meta(description="Position of the document in the request.")]
+    id: Identifier | UnsetType = UNSET
+    relevance_score: Annotated[Score, Meta(description="Expected relevance, always with a decimal point.")]
+    label: Annotated[str | None, Meta(description="The most probable class; null if not scored.")]
+    document: Document | UnsetType = UNSET
+
+
+class Usage(Struct):
+    """What the request cost."""
+
+    documents: int
+    tokens: Annotated[int, Meta(description="Tokens the model read, without padding.")]
+    truncated: Annotated[int, Meta(description="Documents of which not all text was read.")]
+
+
+class Timings(Struct):
+    """Milliseconds spent in each stage."""
+
+    parse: float
+    tokenize: float
+    queue: float
+    infer: float
+    total: float
+
+
+class RerankAnswer(Struct):
+    """Documents by descending score, ties in the order of the request."""
+
+    id: Annotated[str, Meta(description="The request id, also in the x-request-id header.")]
+    model: Annotated[str, Meta(description="name@version")]
+    bundle: Annotated[str, Meta(description="Short id of the bundle that scored this request.")]
+    results: list[Result]
+    degraded: Annotated[str | None, Meta(description="null, or why some documents were not scored.")]
+    coverage: Annotated[float, Meta(description="Share of the documents that were scored.")]
+    usage: Usage
+    timings_ms: Timings
+
+
+class ErrorAnswer(Struct):
+    """A refused request."""
+
+    error: Annotated[str, Meta(description="Closed code.")]
+    message: Annotated[str, Meta(description="Fixed text for the code.")]
+    loc: Annotated[list[str | int], Meta(description="Where in the body the fault is.")]
+    id: Annotated[str, Meta(description="The request id.")]
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A request that can be scored: its query, its products, and what to return of them."""
+
+    text: str
+    documents: Sequence[str | Document]
+    products: Sequence[Product]
+    top_n: int
+    return_documents: bool
+    model: str | None
+
+
+_DECODER: Final = msgspec.json.Decoder(RerankRequest)
+_PATH: Final = re.compile(r" - at `\$((?:\.[a-z_]+|\[\d+\])+)`$")
+_STEP: Final = re.compile(r"[a-z_]+|\d+")
+_KNOWN: Final = frozenset(RerankRequest.__struct_fields__ + Document.__struct_fields__)
+
+
+def parse_request(body: bytes, limits: Settings) -> Query:
+    """Turn a body into a query; raise Refused if it is not one.
+
+    If a key stands twice in an object, the last one counts.
+    """
+    request = _decode(body)
+    if not request.query.strip():
+        raise Refused(Reason.BLANK_QUERY, ("query",))
+    if len(request.query) > limits.max_query_chars:
+        raise Refused(Reason.TEXT_TOO_LONG, ("query",))
+    name, documents = _only_list(request)
+    if len(documents) > limits.max_documents:
+        raise Refused(Reason.TOO_MANY_DOCUMENTS, (name,))
+    products = []
+    for index, document in enumerate(documents):
+        try:
+            products.append(_product(document, limits.max_field_chars))
+        except Refused as refusal:
+            raise Refused(refusal.reason, (name, index, *refusal.loc)) from None
+    top_n = len(documents) if request.top_n is None else request.top_n
+    return Query(request.query, documents, products, top_n, request.return_documents, request.model)
+
+
+def text_chars(products: Sequence[Product]) -> Iterator[int]:
+    """Yield the number of characters of each product, over all its fields."""
+    for product in products:
+        yield sum(len(getattr(product, name)) for name in TEXT_FIELDS)
+
+
+def _decode(body: bytes) -> RerankRequest:
+    try:
+        if not body.isascii():
+            str(body, "utf-8")  # msgspec does not look into fields that it skips
+        return _DECODER.decode(body)
+    except msgspec.ValidationError as error:
+        reason = Reason.UNKNOWN_FIELD if "unknown field" in str(error) else Reason.INVALID_FIELD
+        raise Refused(reason, _location(str(error))) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise Refused(Reason.MALFORMED_JSON) from None
+
+
+def _location(message: str) -> tuple[str | int, ...]:
+    """Read the path at the end of msgspec's message, as far as it consists of names that we know."""
+    match = _PATH.search(message)
+    steps = _STEP.findall(match[1]) if match else []
+    if not all(step in _KNOWN or step.isdigit() for step in steps):
+        return ()
+    return tuple(int(step) if step.isdigit() else step for step in steps)
+
+
+def _only_list(request: RerankRequest) -> tuple[str, list[str | Document]]:
+    given = [(name, getattr(request, name)) for name in LISTS if getattr(request, name) is not None]
+    if not given:
+        raise Refused(Reason.MISSING_DOCUMENTS)
+    if len(given) > 1:
+        raise Refused(Reason.AMBIGUOUS_DOCUMENTS, (given[1][0],))
+    return given[0]
+
+
+def _product(document: str | Document, max_chars: int) -> Product:
+    if isinstance(document, str):
+        if len(document) > max_chars:
+            raise Refused(Reason.TEXT_TOO_LONG)
+        return Product(text=document)
+    texts = {name: _joined(text) for name in TEXT_FIELDS if (text := getattr(document, name)) is not None}
+    if not texts:
+        raise Refused(Reason.EMPTY_DOCUMENT)
+    for name, text in texts.items():
+        if len(text) > max_chars:
+            raise Refused(Reason.TEXT_TOO_LONG, (name,))
+    return Product(**texts)
+
+
+def _joined(text: str | list[str]) -> str:
+    return text if isinstance(text, str) else "\n".join(text)
