@@ -4,7 +4,11 @@ Knows how to build the application; does not load anything until asked to.
 Invariant: importing this package imports no web framework, no runtime and no tensor library.
 """
 
+import os
 from typing import TYPE_CHECKING
+
+# onnxruntime's wheels send usage events to their maker unless they are told not to before they are imported.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 if TYPE_CHECKING:
     from fastapi import FastAPI

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+import service  # noqa: F401 - first: it keeps the runtime, which tests.tiny imports, from reporting usage
 from tests.tiny import build_tiny
 
 settings.register_profile("repeatable", derandomize=True, deadline=None)
