@@ -50,9 +50,10 @@ def relevance(probabilities: NDArray[np.float64], labels: Sequence[Label]) -> ND
     >>> relevance(np.array([[0.75, 0.25]]), labels).tolist()
     [0.25]
     """
-    gains = np.array([label.gain for label in labels])
-    expected: NDArray[np.float64] = probabilities @ gains
-    return expected.clip(0.0, 1.0)
+    score = np.zeros(len(probabilities))
+    for label, probability in zip(labels, probabilities.T, strict=True):
+        score += label.gain * probability  # by element: a matrix product rounds differently by batch size
+    return score.clip(0.0, 1.0)
 
 
 def label_names(probabilities: NDArray[np.float64], labels: Sequence[Label]) -> list[str]:

@@ -137,9 +137,12 @@ def _move_into_place(fresh: Path, target: Path, *, old: Path) -> None:
         target.replace(old)
     try:
         fresh.replace(target)
-    except OSError:
+    except OSError as error:
         if replaced:
             old.replace(target)
+            raise
+        if os.path.lexists(target):
+            raise AlreadyExists(f"another writer was faster at {target.name}") from error
         raise
 
 

@@ -72,9 +72,10 @@ def graph_onnx(
     inputs: Sequence[str] = INPUT_NAMES,
     output: str = "logits",
     output_type: int = TensorProto.FLOAT,
+    seed: int = 7,
 ) -> bytes:
     """Return a graph whose logit is 8 cos(mean query embedding, mean product embedding) - 2."""
-    embeddings = np.random.default_rng(7).normal(size=(vocabulary, WIDTH)).astype(np.float32)
+    embeddings = np.random.default_rng(seed).normal(size=(vocabulary, WIDTH)).astype(np.float32)
     embeddings[[PAD, START, END]] = 0.0
     ids, mask, types = inputs
     constants = {
