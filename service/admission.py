@@ -13,7 +13,7 @@ def predict_tokens(query_chars: int, document_chars: Iterable[int], max_length: 
     """Predict how many tokens the pairs of a request have, before any is tokenized.
 
     >>> predict_tokens(30, [0, 60, 9_000], max_length=128)
-    183
+    174
     """
     head = query_chars // CHARS_PER_TOKEN + CHARS_PER_TOKEN  # and [CLS], [SEP], [SEP]
     return sum(min(max_length, head + chars // CHARS_PER_TOKEN) for chars in document_chars)
