@@ -38,18 +38,21 @@ def plan_buckets(lengths: Sequence[int], workers: int) -> list[Bucket]:
     groups: dict[int, list[int]] = defaultdict(list)
     for row, length in enumerate(lengths):
         groups[length].append(row)
-    share = -(-sum(lengths) // (2 * workers))
-    limit = min(MAX_BUCKET_TOKENS, max(MIN_SPLIT_TOKENS, share))
+    share = max(MIN_SPLIT_TOKENS, -(-sum(lengths) // (2 * workers)))
     buckets = [
         Bucket(part, length)
         for length, rows in groups.items()
-        for part in _split(rows, max(1, limit // length))
+        for part in _split(rows, parts=_parts(len(rows), length, share))
     ]
     return sorted(buckets, key=lambda bucket: (-bucket.tokens, bucket.rows))
 
 
-def _split(rows: Sequence[int], limit: int) -> list[tuple[int, ...]]:
-    """Cut `rows` into as few parts as have at most `limit`, of nearly equal size."""
-    parts = -(-len(rows) // limit)
+def _parts(rows: int, length: int, share: int) -> int:
+    """Return in how many parts a group is cut: none larger than the share by more than a row, or than the bound."""
+    return max(-(-rows * length // share), -(-rows // max(1, MAX_BUCKET_TOKENS // length)))
+
+
+def _split(rows: Sequence[int], parts: int) -> list[tuple[int, ...]]:
+    """Cut `rows` into parts of nearly equal size."""
     edges = [len(rows) * part // parts for part in range(parts + 1)]
     return [tuple(rows[start:end]) for start, end in pairwise(edges)]

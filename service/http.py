@@ -24,7 +24,7 @@ from service.guard import read_body, unless_gone
 from service.lifecycle import Lifecycle, State
 from service.logs import event
 from service.metrics import Metrics
-from service.openapi import DESCRIPTION, RERANK, with_schemas
+from service.openapi import DESCRIPTION, with_schemas
 from service.schema import Query, parse_request, text_chars
 from service.scorer import Ranking, Scorer
 from service.settings import Settings
@@ -177,7 +177,7 @@ def build_app(settings: Settings, scorer: Scorer, metrics: Metrics) -> FastAPI:
     )
     app.state.lifecycle, app.state.metrics = lifecycle, metrics
     api = Api(settings, scorer, metrics, lifecycle)
-    app.add_api_route("/v1/rerank", api.rerank, methods=["POST"], openapi_extra=RERANK)
+    app.add_api_route("/v1/rerank", api.rerank, methods=["POST"])
     for path, handler in (
         ("/livez", api.livez),
         ("/readyz", api.readyz),

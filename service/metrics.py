@@ -15,6 +15,7 @@ from prometheus_client import (
     Histogram,
     PlatformCollector,
     ProcessCollector,
+    disable_created_metrics,
 )
 
 from service.errors import Reason
@@ -28,6 +29,9 @@ SECONDS: Final = (
 DOCUMENTS: Final = (0, 1, 5, 10, 20, 50, 100, 200, 500, 1_000, 10_000)
 UNSCORED: Final = ("nonfinite", "engine")
 OTHER: Final = "other"
+
+
+disable_created_metrics()  # a creation time beside each counter doubles the scrape and nobody reads it
 
 
 class Metrics:

@@ -56,7 +56,7 @@ def _errors() -> dict[str, Any]:
     }
 
 
-RERANK: Final[dict[str, Any]] = {
+_RERANK: Final[dict[str, Any]] = {
     "requestBody": {
         "required": True,
         **_json(_REQUEST, examples={"by field": {"value": _BY_FIELD}, "as text": {"value": _AS_TEXT}}),
@@ -66,11 +66,12 @@ RERANK: Final[dict[str, Any]] = {
 
 
 def with_schemas(generate: Callable[[], dict[str, Any]]) -> Callable[[], dict[str, Any]]:
-    """Extend FastAPI's generator by our components."""
+    """Extend FastAPI's generator, which knows the routes only, by what they read and write."""
 
     def openapi() -> dict[str, Any]:
         document = generate()
         document.setdefault("components", {}).setdefault("schemas", {}).update(_COMPONENTS)
+        document["paths"]["/v1/rerank"]["post"].update(_RERANK)
         return document
 
     return openapi

@@ -1,0 +1,242 @@
+"""What the tests of the service share: an application in this process, a real one beside it, a fake engine.
+
+Knows how to start and stop them; does not know what is tested with them.
+Invariant: whatever was started is stopped, by the id of the process that was started.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from fastapi import FastAPI
+from numpy.typing import NDArray
+
+from bundle import read_bundle
+from bundle.manifest import TensorSpec
+from service.http import build_app
+from service.metrics import Metrics
+from service.scorer import Scorer
+from service.settings import PREFIX, Settings
+from service.worker import WorkerPool
+
+ROOT = Path(__file__).parent.parent.parent
+JSON = {"content-type": "application/json"}
+WAIT_S = 30.0
+Result = TypeVar("Result")
+
+
+@dataclass
+class FakeSession:
+    """An engine whose logit is the row's second token id / 100, and which fails as it is told to."""
+
+    fails: Callable[[NDArray[np.int64]], bool] = lambda ids: False  # noqa: ARG005 - the name says what it is
+    nonfinite: Callable[[NDArray[np.int64]], bool] = lambda row: False  # noqa: ARG005 - as above
+    gate: threading.Event | None = None
+    runs: list[tuple[int, ...]] = field(default_factory=list)
+    inputs: tuple[TensorSpec, ...] = ()
+    outputs: tuple[TensorSpec, ...] = ()
+
+    def run(self, feeds: Mapping[str, NDArray[np.int64]], /) -> NDArray[np.float32]:
+        ids = feeds["input_ids"]
+        self.runs.append(ids.shape)
+        if self.gate is not None:
+            assert self.gate.wait(WAIT_S)
+        if self.fails(ids):
+            raise RuntimeError("the fake engine fails")
+        logits = ids[:, 3].astype(np.float32) / 100
+        logits[[self.nonfinite(row) for row in ids]] = np.nan
+        return logits
+
+
+def fake_scorer(root: Path, *sessions: FakeSession, metrics: Metrics | None = None) -> Scorer:
+    """A scorer of the tiny bundle on fake engines, not started."""
+    counted = metrics or Metrics()
+    pool = WorkerPool(
+        sessions,
+        on_drop=counted.dropped.inc,
+        on_error=lambda error: counted.worker_errors.inc(),  # noqa: ARG005
+    )
+    return Scorer(read_bundle(root, "tiny"), pool)
+
+
+def fake_app(root: Path, *sessions: FakeSession, **settings: object) -> FastAPI:
+    """An application of the tiny bundle on fake engines."""
+    metrics = Metrics()
+    return build_app(Settings(**settings), fake_scorer(root, *sessions, metrics=metrics), metrics)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        """The body, parsed by an independent parser."""
+        return json.loads(self.body)
+
+
+class Served:
+    """An application in this process, between start-up and shutdown, on an event loop of its own."""
+
+    def __init__(self, app: FastAPI) -> None:
+        self.app = app
+        self.loop = asyncio.new_event_loop()
+
+    def __enter__(self) -> "Served":
+        self._lifespan = self.app.router.lifespan_context(self.app)
+        self.run(self._lifespan.__aenter__())
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.run(self._lifespan.__aexit__(None, None, None))
+        self.loop.run_until_complete(self.loop.shutdown_default_executor())
+        self.loop.close()
+
+    def run(self, work: Awaitable[Result]) -> Result:
+        async def bounded() -> Result:
+            return await asyncio.wait_for(work, WAIT_S)
+
+        return self.loop.run_until_complete(bounded())
+
+    def get(self, path: str) -> Answer:
+        return self.run(exchange(self.app, "GET", path))
+
+    def post(self, body: object, headers: Mapping[str, str] = JSON) -> Answer:
+        return self.run(rerank(self.app, body, headers))
+
+    def metric(self, name: str, **labels: str) -> float:
+        """The value of one series."""
+        value = self.app.state.metrics.registry.get_sample_value(name, labels)
+        assert value is not None, f"no series {name} {labels}"
+        return float(value)
+
+
+async def rerank(app: FastAPI, body: object, headers: Mapping[str, str] = JSON) -> Answer:
+    """POST to /v1/rerank; a body that is no bytes is sent as JSON."""
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return await exchange(app, "POST", "/v1/rerank", raw, headers)
+
+
+async def exchange(  # noqa: PLR0913, PLR0917 - the parts of an HTTP request
+    app: FastAPI,
+    method: str,
+    path: str,
+    body: bytes = b"",
+    headers: Mapping[str, str] | None = None,
+    hung_up: asyncio.Event | None = None,
+    chunk: int = 65_536,
+) -> Answer:
+    """Send one request through ASGI as a server does; `hung_up` makes the client leave."""
+    chunks = [body[start : start + chunk] for start in range(0, len(body), chunk)] or [b""]
+    pending = iter(chunks)
+    left = len(chunks)
+    messages: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        nonlocal left
+        if left:
+            left -= 1
+            return {"type": "http.request", "body": next(pending), "more_body": left > 0}
+        await (hung_up or asyncio.Event()).wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        messages.append(message)
+
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": method,
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "root_path": "",
+        "scheme": "http",
+        "headers": [(name.encode(), value.encode("latin-1")) for name, value in (headers or {}).items()],
+        "client": None,
+        "server": ("127.0.0.1", 80),
+    }
+    await app(scope, receive, send)
+    told = {name.decode(): value.decode() for name, value in messages[0]["headers"]}
+    return Answer(messages[0]["status"], told, b"".join(part.get("body", b"") for part in messages[1:]))
+
+
+@dataclass
+class Process:
+    """A running `python -m service`."""
+
+    popen: "subprocess.Popen[str]"
+    port: int
+    lines: list[dict[str, Any]]
+
+    def stop(self, signal_number: int = signal.SIGTERM) -> int:
+        """Send a signal and return the exit code."""
+        self.popen.send_signal(signal_number)
+        return self.popen.wait(WAIT_S)
+
+
+def start(root: Path, *flags: str, environ: Mapping[str, str] | None = None) -> "subprocess.Popen[str]":
+    """Start the service on a free port, with the tiny bundle of `root` unless `flags` say otherwise."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+    return subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "service",
+            "--models-root",
+            str(root),
+            "--bundle",
+            "tiny",
+            "--port",
+            "0",
+            *flags,
+        ],
+        cwd=ROOT,
+        env={**inherited, **(environ or {})},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@contextlib.contextmanager
+def serving(root: Path, *flags: str) -> Iterator[Process]:
+    """A service that listens; on leaving it is killed if it still runs."""
+    popen = start(root, *flags)
+    assert popen.stderr is not None
+    process = Process(popen, 0, [])
+    try:
+        for line in popen.stderr:
+            process.lines.append(json.loads(line))
+            if process.lines[-1]["event"] == "listening":
+                break
+        assert process.lines, f"the service did not start: exit code {popen.wait(WAIT_S)}"
+        process.port = int(process.lines[-1]["url"].rpartition(":")[2])
+        collector = threading.Thread(
+            target=lambda: process.lines.extend(map(json.loads, popen.stderr or ())), daemon=True
+        )
+        collector.start()
+        yield process
+    finally:
+        if popen.poll() is None:
+            popen.kill()
+        popen.wait(WAIT_S)
+        with contextlib.suppress(UnboundLocalError):
+            collector.join(WAIT_S)
+        popen.stderr.close()
