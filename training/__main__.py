@@ -27,8 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     given = parser.parse_args(arguments)
     try:
-        folders = dict(item.split("=", 1) for item in given.weights if "=" in item)
-        run = Run(load_recipe(given.recipe, given.set), folders)
+        run = Run(load_recipe(given.recipe, given.set), _folders(given.weights))
         for stage in run.wanted() if given.stage == "all" else [given.stage]:
             run.execute(stage)
     except Unfinished as rest:
@@ -37,6 +36,16 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _folders(given: list[str]) -> dict[str, str]:
+    folders = {}
+    for item in given:
+        model, equals, folder = item.partition("=")
+        if not equals or not Path(folder).is_dir():
+            raise RecipeError(f"--weights {item}: expected MODEL=DIR with an existing folder")
+        folders[model] = folder
+    return folders
 
 
 if __name__ == "__main__":

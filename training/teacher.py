@@ -21,7 +21,7 @@ from torch import Tensor
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trainer, TrainingArguments
 
 from training.baselines import random_order
-from training.calibrate import fit_ordinal
+from training.calibrate import fit
 from training.data import normalize_query, write_rows
 from training.evaluate import bm25_scores, teacher_scores
 from training.figures import figures
@@ -230,7 +230,7 @@ def run(context: Context) -> Metrics:
     told = [row | {"score": float(score)} for row, score in zip(held_out, scores, strict=True)]
     write_rows(told, SCORES, context.out / "scores.parquet")
     validation = [row for row in told if row["split"] == "validation"]
-    calibration = fit_ordinal(
+    calibration = fit(
         np.array([row["score"] for row in validation]), np.array([row["grade"] for row in validation]), len(LABELS)
     )
     (context.out / "calibration.json").write_text(calibration.model_dump_json() + "\n", encoding="utf-8")

@@ -1,0 +1,69 @@
+"""Unlabelled pairs: where they come from and what must never be among them."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("bm25s", reason="the training environment is not installed")
+
+from training import synthetic  # noqa: E402
+from training.augment import choose_queries, pair_up, sample_ranks, unique_products  # noqa: E402
+from training.data import normalize_query  # noqa: E402
+from training.recipe import AugmentRecipe  # noqa: E402
+
+
+def test_held_out_queries_never_come_back() -> None:
+    """A pool query that is a spelling variant of a validation or test query is dropped."""
+    pairs = [
+        {"query": "red shoes", "split": "validation", "dataset": "d"},
+        {"query": "blue hat", "split": "test", "dataset": "d"},
+        {"query": "green bag", "split": "train", "dataset": "d"},
+    ]
+    pool = [{"query": q, "source": "s"} for q in ("Red  Shoes!", "BLUE hat", "green bag", "new query", "??")]
+
+    chosen = choose_queries(pairs, pool, AugmentRecipe(), seed=0)
+
+    assert [row["query"] for row in chosen] == ["green bag", "new query"]
+
+
+def test_pairs_are_unique_and_grouped() -> None:
+    """No product twice for a query, rows of a query are neighbours, random products are marked."""
+    products, queries = synthetic.pool(1, 300, 20)
+    rows = pair_up(queries, unique_products(products), AugmentRecipe(depth=50, ranked=6, random=3), seed=1)
+    keys = [(row["query_id"], row["product_id"]) for row in rows]
+    order = list(dict.fromkeys(row["query_id"] for row in rows))
+
+    assert len(keys) == len(set(keys))
+    assert [row["query_id"] for row in rows] == sorted((r["query_id"] for r in rows), key=order.index)
+    assert {-1} < {row["rank"] for row in rows}
+    assert len(order) == 20
+
+
+def test_top_ranks_share_words_with_the_query() -> None:
+    """Retrieved products match the query better than random ones."""
+    products, queries = synthetic.pool(2, 400, 20)
+    rows = pair_up(queries, unique_products(products), AugmentRecipe(ranked=5, random=5), seed=1)
+
+    def shared(row: dict) -> float:
+        return len(set(row["query"].split()) & set(normalize_query(row["title"]).split()))
+
+    ranked, random = ([shared(r) for r in rows if (r["rank"] < 0) == drawn] for drawn in (False, True))
+    assert np.mean(ranked) > 2 * np.mean(random)
+
+
+def test_sampled_ranks_are_distinct_and_favour_the_top() -> None:
+    """Ranks are distinct, within depth, and the top ten are drawn far more often than the last ten."""
+    draws = [sample_ranks(100, 8, np.random.default_rng(i)) for i in range(300)]
+    flat = np.concatenate(draws)
+
+    assert all(len(set(draw.tolist())) == 8 for draw in draws)
+    assert flat.max() < 100
+    assert (flat < 10).sum() > 5 * (flat >= 90).sum()
+
+
+def test_repeated_products_are_dropped() -> None:
+    """The same id or the same normalised title counts once."""
+    rows = [
+        {"product_id": i, "title": t} for i, t in (("1", "Red Shoe"), ("1", "Other"), ("2", "red-shoe"), ("3", "Hat"), ("4", ""))
+    ]
+
+    assert [row["product_id"] for row in unique_products(rows)] == ["1", "3"]

@@ -1,0 +1,175 @@
+"""Readers, labels and splits of training.data."""
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+pa = pytest.importorskip("pyarrow", reason="the training environment is not installed")
+pq = pytest.importorskip("pyarrow.parquet", reason="the training environment is not installed")
+
+from training.data import (  # noqa: E402
+    DataError,
+    judged,
+    normalize_query,
+    read_esci_parquet,
+    read_judged_folder,
+    read_sources,
+    read_table,
+    split_of,
+)
+from training.recipe import DataRecipe, SourceRecipe, SplitRecipe  # noqa: E402
+
+SHARED = Path(__file__).parents[3] / "shared" / "data"
+
+
+def write_gzip(path: Path, lines: list[str]) -> None:
+    """Write text lines as a .gz file."""
+    path.write_bytes(gzip.compress("\n".join(lines).encode()))
+
+
+def judged_folder(root: Path) -> Path:
+    """Make a folder in the judged format: two queries, three products."""
+    queries = [{"query_id": f"q{i}", "query": q, "locale": "us"} for i, q in enumerate(["red shoes", "blue hat"])]
+    products = [{"product_id": f"p{i}", "title": f"product {i}", "brand": "b"} for i in range(3)]
+    write_gzip(root / "queries.jsonl.gz", [json.dumps(q) for q in queries])
+    write_gzip(root / "products.jsonl.gz", [json.dumps(p) for p in products])
+    header = "query_id,product_id,label,grade,score,raw_label,source,split"
+    lines = [header, "q0,p0,E,3,3,E,x,dev", "q0,p1,C,1,1,C,x,dev", "q1,p2,,2,2,2|2|2|2,x,dev"]
+    write_gzip(root / "judgements.csv.gz", lines)
+    return root
+
+
+def esci_folder(root: Path) -> Path:
+    """Make the two published ESCI files with their real column names and a few invented rows."""
+    rows = [
+        (0, "red shoes", 10, "A", "us", "E", 1, 1, "train"),
+        (1, "red shoes", 10, "B", "us", "S", 1, 1, "train"),
+        (2, "blue hat", 11, "A", "us", "I", 1, 1, "test"),
+        (3, "blue hat", 11, "B", "us", "C", 0, 1, "train"),
+        (4, "Sombrero", 12, "C", "es", "E", 0, 1, "train"),
+    ]
+    names = ["example_id", "query", "query_id", "product_id", "product_locale", "esci_label"]
+    names += ["small_version", "large_version", "split"]
+    pq.write_table(
+        pa.table({name: [row[i] for row in rows] for i, name in enumerate(names)}),
+        root / "shopping_queries_dataset_examples.parquet",
+    )
+    products = [("A", "us", "Shoe"), ("B", "us", "Boot"), ("C", "es", "Sombrero")]
+    columns = {"product_id": [p[0] for p in products], "product_locale": [p[1] for p in products]}
+    columns |= {"product_title": [p[2] for p in products]}
+    for name in ("description", "bullet_point", "brand", "color"):
+        columns[f"product_{name}"] = ["x", None, ""]
+    pq.write_table(pa.table(columns), root / "shopping_queries_dataset_products.parquet")
+    return root
+
+
+def test_judged_folder_gives_targets_and_gains(tmp_path: Path) -> None:
+    """Labels and plain grades both become soft targets and evaluation gains."""
+    rows = list(read_judged_folder(SourceRecipe(kind="judged", name="x", path=str(judged_folder(tmp_path)))))
+
+    assert [(r["label"], r["grade"], r["target"], round(r["gain"], 3)) for r in rows] == [
+        ("E", 3, 1.0, 1.0),
+        ("C", 1, 0.0, 0.01),
+        (None, 2, 0.5, 0.667),
+    ]
+
+
+def test_published_esci_layout_is_read(tmp_path: Path) -> None:
+    """The small version is read with its test split, and missing texts become empty."""
+    rows = list(read_esci_parquet(SourceRecipe(kind="esci_parquet", name="esci", path=str(esci_folder(tmp_path)))))
+
+    assert [(r["query_id"], r["product_id"], r["label"], r.get("split")) for r in rows] == [
+        ("10", "A", "E", None),
+        ("10", "B", "S", None),
+        ("11", "A", "I", "test"),
+    ]
+    assert rows[1]["description"] == ""
+
+
+def test_large_esci_version_never_trains_on_a_tested_query(tmp_path: Path) -> None:
+    """A training row of the large version whose query the small version tests is dropped."""
+    source = SourceRecipe(kind="esci_parquet", name="esci", path=str(esci_folder(tmp_path)), large_version=True)
+
+    assert {r["query_id"] for r in read_esci_parquet(source) if r.get("split") != "test"} == {"10", "12"}
+
+
+def test_published_test_split_wins_for_every_row_of_a_query(tmp_path: Path) -> None:
+    """All rows of one query share the strictest split, over all sources."""
+    (tmp_path / "esci").mkdir()
+    source = SourceRecipe(kind="esci_parquet", name="esci", path=str(esci_folder(tmp_path / "esci")))
+    csv = tmp_path / "own.csv"
+    csv.write_text("query,title,grade\nBlue  HAT!,Hat,3\n", encoding="utf-8")
+    own = SourceRecipe(kind="table", name="own", path=str(csv))
+
+    rows = read_sources(DataRecipe(sources=(source, own), split=SplitRecipe(validation=0.0, test=0.0)))
+
+    assert {r["split"] for r in rows if normalize_query(r["query"]) == "blue hat"} == {"test"}
+    assert {r["split"] for r in rows if normalize_query(r["query"]) == "red shoes"} == {"train"}
+
+
+@pytest.mark.parametrize("name", ["own.csv", "own.jsonl", "own.jsonl.gz"])
+def test_own_tables_are_read_through_a_column_mapping(tmp_path: Path, name: str) -> None:
+    """CSV and JSONL with foreign column names and labels become the internal schema."""
+    path = tmp_path / name
+    line = {"q": "red shoes", "sku": "7", "name": "Red shoe", "rel": "exact"}
+    if name.endswith(".csv"):
+        path.write_text(",".join(line) + "\n" + ",".join(line.values()) + "\n", encoding="utf-8")
+    else:
+        raw = (json.dumps(line) + "\n").encode()
+        path.write_bytes(gzip.compress(raw) if name.endswith(".gz") else raw)
+    columns = {"query": "q", "product_id": "sku", "title": "name", "label": "rel"}
+    source = SourceRecipe(kind="table", name="own", path=str(path), columns=columns, label_map={"exact": "E"})
+
+    (row,) = read_table(source)
+
+    assert (row["query"], row["product_id"], row["title"], row["label"]) == ("red shoes", "7", "Red shoe", "E")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("query,title\nx,y\n", "label"),
+        ("query,title,grade\n,y,3\n", "'query'"),
+        ("query,title,grade\nx,y,9\n", "0 to 3"),
+        ("query,title,label\nx,y,Q\n", "E/S/C/I"),
+    ],
+)
+def test_bad_rows_are_named(tmp_path: Path, text: str, told: str) -> None:
+    """A row without label, query or with a label out of range is refused with what was expected."""
+    path = tmp_path / "own.csv"
+    path.write_text(text, encoding="utf-8")
+
+    with pytest.raises(DataError, match=told):
+        list(read_table(SourceRecipe(kind="table", name="own", path=str(path))))
+
+
+def test_missing_file_is_named(tmp_path: Path) -> None:
+    """A path that is not there is named in the error."""
+    with pytest.raises(DataError, match=r"gone\.csv"):
+        list(read_table(SourceRecipe(kind="table", name="own", path=str(tmp_path / "gone.csv"))))
+
+
+def test_splits_follow_the_normalised_query() -> None:
+    """Spelling variants of one query share a split, and the shares come out about right."""
+    split = SplitRecipe(validation=0.3, test=0.15)
+
+    assert split_of("Wireless-Mouse", split) == split_of("  wireless mouse ", split)
+    places = [split_of(f"query {i}", split) for i in range(4000)]
+    assert abs(places.count("validation") / 4000 - 0.3) < 0.03
+    assert abs(places.count("test") / 4000 - 0.15) < 0.03
+
+
+def test_unknown_label_is_refused() -> None:
+    """A label outside E, S, C, I names itself."""
+    with pytest.raises(DataError, match="'X'"):
+        judged({"query_id": "q", "label": "X"})
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the judged data sets are not beside this checkout")
+def test_shared_sets_read_whole() -> None:
+    """Both judged sets of the default recipe read without an error and hold all four grades."""
+    for name in ("esci", "chorus_icecat"):
+        rows = list(read_judged_folder(SourceRecipe(kind="judged", name=name, path=str(SHARED / name))))
+        assert {row["grade"] for row in rows} == {0, 1, 2, 3}

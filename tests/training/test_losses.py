@@ -1,0 +1,62 @@
+"""The losses against sums written out."""
+
+from itertools import combinations
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="torch is not installed; see make train-env")
+
+from training.losses import margin_mse, soft_target_bce  # noqa: E402
+
+
+def written_out(student: list[float], teacher: list[float]) -> float:
+    """The all-pairs sum of the paper, term by term."""
+    pairs = list(combinations(range(len(student)), 2))
+    margins = [(student[i] - student[j]) - (teacher[i] - teacher[j]) for i, j in pairs]
+    return sum(m * m for m in margins) / len(margins)
+
+
+def test_closed_form_equals_the_sum_over_pairs() -> None:
+    """Twice the unbiased variance of the error is the mean squared margin error, list lengths mixed."""
+    generator = torch.Generator().manual_seed(0)
+    student, teacher = torch.randn(5, 8, generator=generator), torch.randn(5, 8, generator=generator)
+    counts = [8, 5, 2, 1, 3]
+    mask = torch.arange(8)[None] < torch.tensor(counts)[:, None]
+    wanted = [written_out(student[q, :n].tolist(), teacher[q, :n].tolist()) for q, n in enumerate(counts) if n > 1]
+
+    assert margin_mse(student, teacher, mask).item() == pytest.approx(sum(wanted) / len(wanted), rel=1e-5)
+
+
+def test_masked_products_get_no_gradient() -> None:
+    """What lies under the mask moves neither the value nor the gradient."""
+    student = torch.randn(2, 4, requires_grad=True)
+    mask = torch.tensor([[True, True, True, False], [True, True, False, False]])
+    margin_mse(student, torch.randn(2, 4), mask).backward()
+
+    assert student.grad is not None
+    assert torch.all(student.grad[~mask] == 0)
+    assert torch.all(student.grad[mask] != 0)
+
+
+def test_margins_ignore_a_shift_of_a_query() -> None:
+    """Adding a constant to all scores of a query leaves the loss as it is."""
+    student, teacher, mask = torch.randn(3, 6), torch.randn(3, 6), torch.ones(3, 6, dtype=torch.bool)
+    shifted = student + torch.tensor([[5.0], [-2.0], [9.0]])
+
+    assert margin_mse(shifted, teacher, mask).item() == pytest.approx(margin_mse(student, teacher, mask).item(), rel=1e-4)
+
+
+def test_soft_target_minimum_is_the_target() -> None:
+    """The loss of one pair is smallest where the sigmoid of the logit is its target."""
+    grid = torch.linspace(-4, 4, 801)
+    losses = torch.stack([soft_target_bce(x[None], torch.tensor([0.5]), torch.ones(1)) for x in grid])
+
+    assert grid[losses.argmin()].item() == pytest.approx(0.0, abs=1e-2)
+
+
+def test_weights_scale_a_pair() -> None:
+    """A pair of weight zero does not count."""
+    logits, targets = torch.tensor([1.0, -3.0]), torch.tensor([1.0, 1.0])
+    alone = soft_target_bce(logits[:1], targets[:1], torch.ones(1))
+
+    assert torch.equal(soft_target_bce(logits, targets, torch.tensor([1.0, 0.0])), alone)

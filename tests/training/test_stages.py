@@ -1,0 +1,115 @@
+"""The stage runner: what is run again, what is not, and what a failure leaves behind."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("pyarrow", reason="the training environment is not installed")
+
+from training import stages  # noqa: E402
+from training.__main__ import main  # noqa: E402
+from training.recipe import Recipe, load_recipe  # noqa: E402
+from training.stages import Run, StageError  # noqa: E402
+
+TINY = Path(__file__).parents[2] / "training" / "recipes" / "tiny.toml"
+
+
+def tiny(root: Path, *overrides: str) -> Recipe:
+    """The tiny recipe with its run below `root`."""
+    small = ["data.pool.products_count=60", "data.pool.queries_count=10", "augment.max_queries=20"]
+    return load_recipe(TINY, [f"run.dir={root}", *small, *overrides])
+
+
+def finished(root: Path, stage: str) -> str:
+    """When a stage's folder was written."""
+    return str(json.loads((root / stage / "stage.json").read_text())["key"])
+
+
+def test_a_finished_stage_is_not_run_again(tmp_path: Path) -> None:
+    """The second call leaves the folder as it is; a changed number makes the stage and its readers stale."""
+    run = Run(tiny(tmp_path))
+    run.execute("data")
+    run.execute("augment")
+    before = (tmp_path / "augment").stat().st_mtime_ns
+    run.execute("augment")
+    changed = Run(tiny(tmp_path, "data.split.validation=0.5"))
+
+    assert (tmp_path / "augment").stat().st_mtime_ns == before
+    assert run.is_current("augment")
+    assert not changed.is_current("data")
+    assert not changed.is_current("augment")
+
+
+def test_a_stage_without_its_inputs_says_what_to_run(tmp_path: Path) -> None:
+    """A missing input is one clear error, not a traceback."""
+    with pytest.raises(StageError, match="stage data is missing"):
+        Run(tiny(tmp_path)).execute("augment")
+
+
+def test_a_failing_stage_leaves_no_half_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An exception in a stage leaves neither its folder nor a partial one, and keeps the old one."""
+    run = Run(tiny(tmp_path))
+    run.execute("data")
+    kept = finished(tmp_path, "data")
+    changed = Run(tiny(tmp_path, "run.seed=9"))
+
+    def broken(context: stages.Context) -> stages.Metrics:
+        (context.out / "half.parquet").write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr("training.data.run", broken)
+    with pytest.raises(OSError, match="disk full"):
+        changed.execute("data")
+
+    assert finished(tmp_path, "data") == kept
+    assert not list(tmp_path.glob(".data*"))
+
+
+def test_run_manifest_names_commit_recipe_and_stages(tmp_path: Path) -> None:
+    """run.json tells what a stage was made from and with which libraries."""
+    recipe = tiny(tmp_path)
+    Run(recipe).execute("data")
+    told = json.loads((tmp_path / "run.json").read_text())
+
+    assert told["recipe_sha256"] == recipe.sha256()
+    assert told["stages"]["data"]["metrics"]["pairs"] > 0
+    assert told["libraries"]["numpy"]
+    assert [json.loads(line)["event"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == ["stage"]
+
+
+def test_a_changed_source_file_makes_data_stale(tmp_path: Path) -> None:
+    """The key follows the bytes of a source, not its name."""
+    csv = tmp_path / "own.csv"
+    csv.write_text("query,title,grade\na,b,3\n", encoding="utf-8")
+    override = f"data.sources=[{{kind='table', name='own', path='{csv}'}}]"
+    before = Run(tiny(tmp_path, override)).key("data")
+    csv.write_text("query,title,grade\na,b,2\n", encoding="utf-8")
+
+    assert Run(tiny(tmp_path, override)).key("data") != before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["data", "--recipe", "gone.toml"], "gone.toml"),
+        (["data", "--recipe", str(TINY), "--set", "run.seed=-1"], "run.seed"),
+        (["data", "--recipe", str(TINY), "--weights", "model"], "--weights"),
+    ],
+)
+def test_command_line_errors_are_one_line(
+    arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A wrong call ends with code 2 and one line that names what was wrong."""
+    assert main(arguments) == 2
+
+    error = capsys.readouterr().err
+    assert told in error
+    assert error.count("\n") == 1
+
+
+def test_command_line_runs_a_stage(tmp_path: Path) -> None:
+    """A stage runs from the command line and writes its folder."""
+    assert main(["data", "--recipe", str(TINY), "--set", f"run.dir={tmp_path}"]) == 0
+
+    assert (tmp_path / "data" / "pairs.parquet").is_file()
