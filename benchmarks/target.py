@@ -1,0 +1,104 @@
+"""What is measured and on what: a service of this repository on a free port, the machine, versions and commit.
+
+Knows processes and the machine; does not know the load.
+Invariant: a service that was started here is ended here, by its own process id, whatever happens in between.
+"""
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib import metadata
+from pathlib import Path
+from typing import Final
+
+REPOSITORY: Final = Path(__file__).resolve().parents[1]
+_START_TIMEOUT_S: Final = 60.0
+_STOP_TIMEOUT_S: Final = 15.0
+_POLL_S: Final = 0.05
+_PACKAGES: Final = ("onnxruntime", "tokenizers", "numpy", "uvicorn", "fastapi", "msgspec")
+
+
+class ServiceError(Exception):
+    """The service did not start."""
+
+
+@contextmanager
+def running_service() -> Iterator[str]:
+    """Start `python -m service` on a free port and give its URL; SHELFRANK_* settings apply as usual."""
+    command = [sys.executable, "-m", "service", "--port", "0", "--log-format", "json", "--log-level", "info"]
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen([*command, "--drain-delay-s", "0"], cwd=REPOSITORY, stderr=log)  # noqa: S603 - our own service
+        try:
+            yield _wait_for_url(process, log.fileno())
+        finally:
+            process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(_STOP_TIMEOUT_S)
+            process.kill()
+            process.wait()
+
+
+def _wait_for_url(process: "subprocess.Popen[bytes]", log: int) -> str:
+    """Read the log until the service says where it listens."""
+    deadline_s = time.monotonic() + _START_TIMEOUT_S
+    while time.monotonic() < deadline_s:
+        exited = process.poll() is not None
+        lines = os.pread(log, 1 << 20, 0).decode(errors="replace").splitlines()
+        for line in lines:
+            with suppress(ValueError):
+                record = json.loads(line)
+                if record["event"] == "listening":
+                    return str(record["url"])
+        if exited:
+            raise ServiceError(lines[-1] if lines else f"the service ended with code {process.returncode}")
+        time.sleep(_POLL_S)
+    raise ServiceError(f"the service did not listen within {_START_TIMEOUT_S:.0f} s")
+
+
+def describe_machine() -> dict[str, object]:
+    """Return the CPU's name, the cores this process may use, their load before the run and the system."""
+    return {
+        "cpu": _cpu_model(),
+        "cores": len(os.sched_getaffinity(0)),
+        "load_before": round(os.getloadavg()[0], 2),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+    }
+
+
+def describe_versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages on the request's path, as far as installed here."""
+    versions = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        with suppress(metadata.PackageNotFoundError):
+            versions[package] = metadata.version(package)
+    return versions
+
+
+def describe_commit() -> str:
+    """Return the short commit, with "+" if tracked files differ from it; "unknown" outside a checkout."""
+    try:
+        commit = _git("rev-parse", "--short=12", "HEAD")
+        return commit + ("+" if _git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+
+
+def _git(*arguments: str) -> str:
+    command = [shutil.which("git") or "git", *arguments]
+    output = subprocess.check_output(command, cwd=REPOSITORY, stderr=subprocess.DEVNULL, timeout=10)  # noqa: S603 - ours
+    return output.decode().strip()
+
+
+def _cpu_model() -> str:
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
