@@ -1,0 +1,27 @@
+"""The documentation names what exists."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+
+
+@pytest.mark.parametrize("package", ["bundle", "service", "training"])
+def test_architecture_names_every_module(package: str) -> None:
+    """Who adds or removes a module says so in docs/architecture.md."""
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    section = text.split(f"\n| {package} | |\n", maxsplit=1)[1].split("\n\n", maxsplit=1)[0]
+    modules = {path.name for path in (ROOT / package).glob("*.py")} - {"__init__.py"}
+
+    assert set(re.findall(r"`(\w+\.py)`", section)) == modules
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_relative_links_lead_somewhere(document: Path) -> None:
+    """A link to another file of the repository leads to a file."""
+    links = re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", document.read_text(encoding="utf-8"))
+
+    assert [link for link in links if not (document.parent / link).exists()] == []
