@@ -18,10 +18,10 @@ from scipy.optimize import minimize
 
 from bundle.manifest import Calibration
 from bundle.score import class_probabilities
-from training.evaluate import load_encoder, torch_logits
 from training.lists import LABELS, JudgedList, encode_lists, read_lists
 from training.metrics import expected_calibration_error
 from training.stages import Context, Metrics, StageError
+from training.student import load
 
 Floats = NDArray[np.float64]
 
@@ -81,9 +81,8 @@ def run(context: Context) -> Metrics:
     lists = _chosen(read_lists(context.inputs("data") / "pairs.parquet", "train"), recipe.datasets)
     if not lists:
         raise StageError("calibrate: the training split holds no judged pair of the wanted data sets")
-    encoder, contract = load_encoder(context.inputs("distil"))
-    rows = encode_lists(encoder, lists)
-    logits = torch_logits(context.inputs("distil"), rows, contract).astype(np.float64)
+    student = load(context.inputs("distil"))
+    logits = student.score(encode_lists(student.encoder, lists)).astype(np.float64)
     classes = np.concatenate([np.array(judged.grades) for judged in lists])
     owners = np.repeat(np.arange(len(lists)), [len(judged) for judged in lists])
     calibration = fit(logits, classes, len(LABELS))

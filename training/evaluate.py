@@ -12,18 +12,15 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
-import torch
-from numpy.typing import NDArray
-from transformers import AutoModelForSequenceClassification
 
-from bundle.manifest import Calibration, QualityRow, TextContract
-from bundle.text import PairEncoder, Row, assemble
+from bundle.manifest import Calibration, QualityRow
 from training.baselines import BiEncoder, Bm25, random_order
 from training.data import FIELDS
 from training.figures import GAIN_MAP, Scores, differences, figures, quality_rows, served_figures, tables
 from training.lists import LABELS, JudgedList, by_list, encode_lists, rankable, read_lists
-from training.runtime import OrtSession, buckets, score_rows
+from training.runtime import OrtSession, score_rows
 from training.stages import Context, Metrics, StageError
+from training.student import load
 
 BM25 = "BM25"
 BM25_TITLE = "BM25, title only"
@@ -33,23 +30,6 @@ STUDENT = "student int8"
 STUDENT_FP32 = "student fp32"
 STUDENT_TORCH = "student torch"
 TEACHER_SCORES = "scores.parquet"  # of the teacher stage: dataset, query_id, product_id, score
-
-
-def load_encoder(distil: Path) -> tuple[PairEncoder, TextContract]:
-    """The text side of a distilled student: its encoder and contract."""
-    contract = TextContract.model_validate_json((distil / "text_contract.json").read_bytes())
-    return PairEncoder((distil / "tokenizer.json").read_bytes(), contract), contract
-
-
-@torch.inference_mode()
-def torch_logits(folder: Path, rows: Sequence[Row], contract: TextContract) -> NDArray[np.float32]:
-    """Logits [n] of a Hugging Face student, in the order of the rows."""
-    model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
-    logits = np.empty(len(rows), np.float32)
-    for length, indices in buckets(rows, contract.max_length):
-        feeds = assemble([rows[index] for index in indices], contract.template, length)
-        logits[indices] = model(**{name: torch.from_numpy(ids) for name, ids in feeds.items()}).logits[:, 0]
-    return logits
 
 
 def bm25_scores(pairs: Path, lists: Sequence[JudgedList], fields: Sequence[str]) -> Scores:
@@ -115,7 +95,7 @@ def run(context: Context) -> Metrics:
 
 def _all_scores(context: Context, lists: Sequence[JudgedList]) -> dict[str, Scores]:
     """Scores of every model on the lists, floors first."""
-    pairs, distil = context.inputs("data") / "pairs.parquet", context.inputs("distil")
+    pairs = context.inputs("data") / "pairs.parquet"
     scores: dict[str, Scores] = {
         "random order": [random_order(len(judged)) for judged in lists],
         BM25: bm25_scores(pairs, lists, FIELDS),
@@ -126,11 +106,11 @@ def _all_scores(context: Context, lists: Sequence[JudgedList]) -> dict[str, Scor
     told = context.inputs("teacher") / TEACHER_SCORES
     if told.is_file():
         scores[TEACHER] = teacher_scores(told, lists)
-    encoder, contract = load_encoder(distil)
-    rows = encode_lists(encoder, lists)
+    student = load(context.inputs("distil"))
+    rows, contract = encode_lists(student.encoder, lists), student.contract
     fp32 = OrtSession((context.inputs("export") / "model.onnx").read_bytes())
     int8 = OrtSession((context.inputs("quantize") / "model.int8.onnx").read_bytes())
-    scores[STUDENT_TORCH] = by_list(torch_logits(distil, rows, contract), lists)
+    scores[STUDENT_TORCH] = by_list(student.score(rows), lists)
     scores[STUDENT_FP32] = by_list(score_rows(fp32, rows, contract), lists)
     scores[STUDENT] = by_list(score_rows(int8, rows, contract), lists)
     return scores

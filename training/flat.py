@@ -3,18 +3,21 @@
 Knows the weights of a Hugging Face BertForSequenceClassification; does not know how it was trained.
 Invariant: logits equal the original's to rounding, for every mask and length.
 
-What differs from the stock computation, and why (one thread, int8, measured by training.export):
+What differs from the stock computation, and why. Measured for 50 pairs of 39 tokens on average, 3 layers of
+384, int8, one thread of a 2-core EPYC with VNNI, interleaved: 44 ms against 57 ms for the stock graph and
+174 ms for the stock graph in fp32 (process time, 2026-11-23).
 - tokens are rows of a 2-D matrix, and only attention sees [batch, heads, sequence, size]; the runtime
   otherwise fuses residual and normalisation into an operator that is slow on CPUs;
 - query, key and value are one matrix product;
 - the last layer computes attention, projection and feed-forward for [CLS] alone, since only [CLS] is read;
-- the attention scale is folded into the query weights, and the token type embedding of the sum stays one Gather.
+- the attention scale is folded into the query weights.
 """
 
 import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import embedding, gelu
 from transformers import BertForSequenceClassification
 
 _MASKED = -1e4  # exp of it is 0 in float32, as of the -inf it stands for
@@ -56,13 +59,13 @@ class _Layer(nn.Module):
     def forward(self, rows: Tensor, mask: Tensor) -> Tensor:
         """Rows [b * s, hidden] and additive mask [b, 1, 1, s] -> rows [b * s, hidden]."""
         batch, sequence = mask.shape[0], mask.shape[3]
-        qkv = self.qkv(rows).reshape(batch, sequence, 3, self.heads, self.size).permute(2, 0, 3, 1, 4)
-        return self.finish(rows, attend(qkv[0], qkv[1], qkv[2], mask))
+        query, key, value = self.qkv(rows).reshape(batch, sequence, 3, self.heads, self.size).unbind(2)
+        return self.finish(rows, attend(query, key, value, mask))
 
     def finish(self, rows: Tensor, attended: Tensor) -> Tensor:
         """Output projection and feed-forward, each with its residual; any number of rows."""
         rows = self.attention_norm(self.project(attended) + rows)
-        return self.output_norm(self.contract(nn.functional.gelu(self.expand(rows))) + rows)
+        return self.output_norm(self.contract(gelu(self.expand(rows))) + rows)
 
 
 class _LastLayer(_Layer):
@@ -79,17 +82,16 @@ class _LastLayer(_Layer):
         """Rows [b * s, hidden] and additive mask [b, 1, 1, s] -> [CLS] rows [b, hidden]."""
         batch, sequence = mask.shape[0], mask.shape[3]
         first = rows.reshape(batch, sequence, -1)[:, 0]
-        query = self.query(first).reshape(batch, self.heads, 1, self.size)
-        key_value = self.key_value(rows).reshape(batch, sequence, 2, self.heads, self.size)
-        key_value = key_value.permute(2, 0, 3, 1, 4)
-        return self.finish(first, attend(query, key_value[0], key_value[1], mask))
+        query = self.query(first).reshape(batch, 1, self.heads, self.size)
+        key, value = self.key_value(rows).reshape(batch, sequence, 2, self.heads, self.size).unbind(2)
+        return self.finish(first, attend(query, key, value, mask))
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
-    """Scaled queries [b, h, q, d], keys and values [b, h, s, d], mask [b, 1, 1, s] -> [b * q, h * d]."""
-    weights = torch.softmax(query @ key.transpose(2, 3) + mask, dim=-1)
-    heads, size = value.shape[1], value.shape[3]
-    return (weights @ value).transpose(1, 2).reshape(-1, heads * size)
+    """Scaled queries [b, q, h, d], keys and values [b, s, h, d], mask [b, 1, 1, s] -> [b * q, h * d]."""
+    scores = query.transpose(1, 2) @ key.permute(0, 2, 3, 1)
+    attended = torch.softmax(scores + mask, dim=-1) @ value.transpose(1, 2)
+    return attended.transpose(1, 2).reshape(-1, value.shape[2] * value.shape[3])
 
 
 class FlatBert(nn.Module):
@@ -115,7 +117,8 @@ class FlatBert(nn.Module):
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
         """Return the relevance logit of every row."""
         sequence = input_ids.shape[1]
-        embedded = self.words[input_ids] + self.types[token_type_ids] + self.positions[:sequence]
+        embedded = embedding(input_ids, self.words) + embedding(token_type_ids, self.types)
+        embedded = embedded + self.positions[:sequence]
         rows = self.norm(embedded.reshape(-1, self.words.shape[1]))
         mask = ((1 - attention_mask).to(rows.dtype) * _MASKED)[:, None, None, :]
         for layer in self.layers:
