@@ -15,7 +15,7 @@ import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from fastapi import FastAPI
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from bundle import read_bundle
 from bundle.manifest import TensorSpec
+from service.errors import Reason
 from service.http import build_app
 from service.metrics import Metrics
 from service.scorer import Scorer
@@ -32,6 +33,7 @@ from service.worker import WorkerPool
 ROOT = Path(__file__).parent.parent.parent
 JSON = {"content-type": "application/json"}
 WAIT_S = 30.0
+CODES = {reason.code: reason for reason in Reason}
 Result = TypeVar("Result")
 
 
@@ -47,6 +49,7 @@ class FakeSession:
     outputs: tuple[TensorSpec, ...] = ()
 
     def run(self, feeds: Mapping[str, NDArray[np.int64]], /) -> NDArray[np.float32]:
+        """Note the shape, wait for the gate, then compute or fail."""
         ids = feeds["input_ids"]
         self.runs.append(ids.shape)
         if self.gate is not None:
@@ -89,6 +92,18 @@ class Answer:
         return json.loads(self.body)
 
 
+def is_documented_error(answer: Answer) -> bool:
+    """Whether an answer is one of the table's errors, short and in the closed shape."""
+    told = answer.json
+    reason = CODES[told["error"]]
+    return (
+        set(told) == {"error", "message", "loc", "id"}
+        and (reason.status, reason.message) == (answer.status, told["message"])
+        and answer.headers["x-request-id"] == told["id"]
+        and len(answer.body) <= 512
+    )
+
+
 class Served:
     """An application in this process, between start-up and shutdown, on an event loop of its own."""
 
@@ -96,7 +111,7 @@ class Served:
         self.app = app
         self.loop = asyncio.new_event_loop()
 
-    def __enter__(self) -> "Served":
+    def __enter__(self) -> Self:
         self._lifespan = self.app.router.lifespan_context(self.app)
         self.run(self._lifespan.__aenter__())
         return self
@@ -107,15 +122,19 @@ class Served:
         self.loop.close()
 
     def run(self, work: Awaitable[Result]) -> Result:
+        """Finish some work on the application's event loop."""
+
         async def bounded() -> Result:
             return await asyncio.wait_for(work, WAIT_S)
 
         return self.loop.run_until_complete(bounded())
 
     def get(self, path: str) -> Answer:
+        """GET a path."""
         return self.run(exchange(self.app, "GET", path))
 
     def post(self, body: object, headers: Mapping[str, str] = JSON) -> Answer:
+        """POST to /v1/rerank."""
         return self.run(rerank(self.app, body, headers))
 
     def metric(self, name: str, **labels: str) -> float:
@@ -174,6 +193,12 @@ async def exchange(  # noqa: PLR0913, PLR0917 - the parts of an HTTP request
     await app(scope, receive, send)
     told = {name.decode(): value.decode() for name, value in messages[0]["headers"]}
     return Answer(messages[0]["status"], told, b"".join(part.get("body", b"") for part in messages[1:]))
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let the event loop turn until something is so."""
+    while not condition():  # noqa: ASYNC110 - what is waited for happens on another thread
+        await asyncio.sleep(0)
 
 
 @dataclass

