@@ -14,6 +14,8 @@ import torch
 from numpy.typing import NDArray
 from transformers import AutoModel, AutoTokenizer
 
+from training.hub import load_pretrained
+
 Scores = NDArray[np.float32]
 
 _WORD = re.compile(r"[^\W_]+")
@@ -71,13 +73,13 @@ class Bm25:
 class BiEncoder:
     """Zero-shot sentence encoder: cosine of mean-pooled query and product embeddings.
 
-    Takes a folder with a Hugging Face encoder, such as all-MiniLM-L6-v2.
+    Takes the hub id or folder of a Hugging Face encoder, such as all-MiniLM-L6-v2.
     Reference: Reimers and Gurevych, Sentence-BERT, EMNLP 2019.
     """
 
-    def __init__(self, folder: Path, *, max_tokens: int = 128, batch_rows: int = 64) -> None:
-        self._tokenizer = AutoTokenizer.from_pretrained(folder)
-        self._model = AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
+    def __init__(self, folder: Path | str, *, max_tokens: int = 128, batch_rows: int = 64) -> None:
+        self._tokenizer = load_pretrained(AutoTokenizer, str(folder))
+        self._model = load_pretrained(AutoModel, str(folder), dtype=torch.float32).eval()
         self._max_tokens = max_tokens
         self._batch_rows = batch_rows
 

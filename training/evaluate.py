@@ -102,7 +102,7 @@ def _all_scores(context: Context, lists: Sequence[JudgedList]) -> dict[str, Scor
         BM25_TITLE: bm25_scores(pairs, lists, ["title"]),
     }
     if context.recipe.evaluate.biencoder:
-        scores[BIENCODER] = biencoder_scores(context.recipe.evaluate.biencoder, lists)
+        scores[BIENCODER] = biencoder_scores(context.weights(context.recipe.evaluate.biencoder), lists)
     told = context.inputs("teacher") / TEACHER_SCORES
     if told.is_file():
         scores[TEACHER] = teacher_scores(told, lists)

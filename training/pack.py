@@ -1,0 +1,148 @@
+"""Puts the finished model into a bundle and proves the bundle by reading it back.
+
+Knows every artefact of a run and the bundle contract; computes nothing new but the golden scores.
+Invariant: a bundle that this stage leaves behind has passed the same verification as at service start.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import onnx
+from tokenizers import Tokenizer
+
+from bundle.manifest import (
+    Calibration,
+    Golden,
+    GraphSpec,
+    Manifest,
+    Provenance,
+    Quality,
+    QualityRow,
+    TextContract,
+)
+from bundle.store import read_bundle, write_bundle
+from bundle.text import PairEncoder
+from bundle.verify import GoldenRow, dump_golden, score_rows, verify_bundle
+from training.card import card
+from training.golden import golden_pairs
+from training.lists import LABELS
+from training.runtime import OrtSession
+from training.stages import Context, Metrics, commit, libraries
+
+GRAPHS = {"fp32": ("export", "model.onnx"), "int8": ("quantize", "model.int8.onnx")}
+GOLDEN_FILE = "golden.jsonl"
+TOKENIZER_FILE = "tokenizer.json"
+CARD_FILE = "card.md"
+
+
+def run(context: Context) -> Metrics:
+    """Write `<out>/<name>/`, the bundle directory, and verify every graph in it."""
+    recipe, name = context.recipe.bundle, context.recipe.run.name
+    graphs = {
+        precision: (context.inputs(stage) / file).read_bytes()
+        for precision, (stage, file) in GRAPHS.items()
+        if precision in recipe.precisions
+    }
+    tokenizer = strip_tokenizer((context.inputs("distil") / TOKENIZER_FILE).read_bytes())
+    draft = _draft(context, graphs)
+    golden = golden_rows(draft, tokenizer, graphs[draft.default_precision])
+    files = {GRAPHS[precision][1]: graph for precision, graph in graphs.items()}
+    files |= {TOKENIZER_FILE: tokenizer, GOLDEN_FILE: dump_golden(golden)}
+    files[CARD_FILE] = card(draft, attribution=recipe.attribution).encode()
+    path = write_bundle(context.out, name, draft, files)
+    bundle = read_bundle(context.out, name)
+    for precision in graphs:
+        verify_bundle(bundle, OrtSession, precision)
+    size = sum(entry.size for entry in bundle.manifest.files.values())
+    return {"id": bundle.id, "path": path.name, "bytes": size, "golden": len(golden)}
+
+
+def strip_tokenizer(raw: bytes) -> bytes:
+    """Return tokenizer.json without the truncation and padding that training left in it."""
+    tokenizer = Tokenizer.from_buffer(raw)
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer.to_str().encode()
+
+
+def golden_rows(manifest: Manifest, tokenizer: bytes, graph: bytes) -> list[GoldenRow]:
+    """Score the golden pairs one at a time with the graph that will serve."""
+    encoder = PairEncoder(tokenizer, manifest.text)
+    pairs = golden_pairs()
+    rows = [encoder.encode(query, [product])[0] for query, product in pairs]
+    scores = score_rows(OrtSession(graph), rows, manifest)
+    return [
+        GoldenRow(query=query, product=product, ids=row.ids, score=float(score))
+        for (query, product), row, score in zip(pairs, rows, scores, strict=True)
+    ]
+
+
+def _draft(context: Context, graphs: dict[str, bytes]) -> Manifest:
+    """The manifest before its files are known."""
+    recipe = context.recipe
+    quality = _json(context.inputs("evaluate") / "quality.json")
+    data_sha256 = _sha256(context.inputs("data") / "pairs.parquet")
+    return Manifest(
+        schema_version=1,
+        name=recipe.run.name,
+        version=recipe.run.version,
+        files={},
+        graphs=tuple(_graph_spec(precision, graph) for precision, graph in graphs.items()),
+        default_precision="int8" if "int8" in graphs else "fp32",
+        text=TextContract.model_validate_json((context.inputs("distil") / "text_contract.json").read_bytes()),
+        tokenizer=TOKENIZER_FILE,
+        labels=LABELS,
+        calibration=Calibration.model_validate_json(
+            (context.inputs("calibrate") / "calibration.json").read_bytes()
+        ),
+        quality=Quality(
+            gain_map=quality["gain_map"],
+            data_sha256=data_sha256,
+            rows=tuple(QualityRow(**row) for row in quality["rows"]),
+        ),
+        golden=Golden(file=GOLDEN_FILE, rows=len(golden_pairs()), tolerance=recipe.bundle.golden_tolerance),
+        provenance=Provenance(
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            commit=commit(),
+            recipe_sha256=recipe.sha256(),
+            data_sha256=data_sha256,
+            teacher=recipe.teacher.model or "a fresh encoder trained on the run's own data",
+            seed=recipe.run.seed,
+            libraries=libraries(),
+            licences=recipe.bundle.licences,
+        ),
+        gates=_gates(context, quality["gates"]),
+    )
+
+
+def _gates(context: Context, quality: dict[str, float]) -> dict[str, float]:
+    """Every figure that a limit was put on: parity, int8 fidelity, and the margins over the baselines."""
+    parity = _json(context.inputs("export") / "export.json")["parity"]
+    fidelity = _json(context.inputs("quantize") / "quantize.json")
+    names = ("spearman", "rms", "pair_order", "ndcg_change", "batch_drift")
+    return {"fp32 parity": parity, **{f"int8 {name}": fidelity[name] for name in names}, **quality}
+
+
+def _graph_spec(precision: str, graph: bytes) -> GraphSpec:
+    session = OrtSession(graph)
+    opset = next(entry.version for entry in onnx.load_from_string(graph).opset_import if not entry.domain)
+    return GraphSpec(
+        file=GRAPHS[precision][1],
+        precision=precision,
+        opset=opset,
+        inputs=session.inputs,
+        outputs=session.outputs,
+    )
+
+
+def _json(path: Path) -> Any:
+    return json.loads(path.read_bytes())
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
