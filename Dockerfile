@@ -3,13 +3,13 @@
 
 FROM python:3.11-slim-bookworm AS environment
 COPY requirements/serve.lock /tmp/serve.lock
-# --no-deps: the lock is complete. The second half drops what no request can reach: the wheels' own test suites and
-# the runtime's model conversion tools, 27 MB.
+# --no-deps: the lock is complete.
 RUN python -m venv --without-pip /opt/venv \
  && python -m pip --python /opt/venv/bin/python install --quiet --no-cache-dir --disable-pip-version-check \
-      --no-deps --require-hashes --only-binary :all: --requirement /tmp/serve.lock \
- && cd /opt/venv/lib/python3.11/site-packages \
- && find . -type d -name tests -prune -exec rm -rf {} + \
+      --no-deps --require-hashes --only-binary :all: --requirement /tmp/serve.lock
+# What no request can reach, 27 MB: the wheels' own test suites and the runtime's conversion tools.
+WORKDIR /opt/venv/lib/python3.11/site-packages
+RUN find . -type d -name tests -prune -exec rm -rf {} + \
  && rm -rf onnxruntime/datasets onnxruntime/quantization onnxruntime/tools onnxruntime/transformers
 
 FROM python:3.11-slim-bookworm AS cpu
