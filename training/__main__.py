@@ -21,9 +21,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
     parser.add_argument("stage", choices=["all", *STAGES], help="all runs every stage that is not up to date")
     parser.add_argument("--recipe", type=Path, required=True, help="a TOML file, see training/recipes")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a recipe value")
     parser.add_argument(
-        "--weights", action="append", default=[], metavar="MODEL=DIR", help="local folder of a model the recipe names"
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a recipe value"
+    )
+    parser.add_argument(
+        "--weights",
+        action="append",
+        default=[],
+        metavar="MODEL=DIR",
+        help="local folder of a model the recipe names",
     )
     given = parser.parse_args(arguments)
     try:

@@ -21,7 +21,12 @@ if TYPE_CHECKING:
     from training.stages import Context, Metrics
 
 UNLABELLED = pa.schema(
-    [("query_id", pa.string()), ("query", pa.string()), ("query_source", pa.string()), ("product_id", pa.string())]
+    [
+        ("query_id", pa.string()),
+        ("query", pa.string()),
+        ("query_source", pa.string()),
+        ("product_id", pa.string()),
+    ]
     + [(field, pa.string()) for field in FIELDS]
     + [("rank", pa.int32())]
 )
@@ -39,7 +44,9 @@ def choose_queries(pairs: list[Row], pool: list[Row], recipe: AugmentRecipe, see
     if recipe.train_queries:
         for row in pairs:
             if row["split"] == "train":
-                chosen.setdefault(normalize_query(row["query"]), {"query": row["query"], "source": row["dataset"]})
+                chosen.setdefault(
+                    normalize_query(row["query"]), {"query": row["query"], "source": row["dataset"]}
+                )
     by_source: dict[str, list[Row]] = {}
     for row in pool:
         if not recipe.query_sources or row["source"] in recipe.query_sources:
@@ -82,8 +89,13 @@ def unique_products(rows: list[Row]) -> list[Row]:
 def pair_up(queries: list[Row], products: list[Row], recipe: AugmentRecipe, seed: int) -> list[Row]:
     """Return unlabelled rows: for each query `ranked` products across BM25 ranks and `random` others."""
     index = bm25s.BM25()
-    index.index(bm25s.tokenize([product_line(p) for p in products], stopwords="en", show_progress=False), show_progress=False)
-    tokens = bm25s.tokenize([q["query"] for q in queries], stopwords=None, show_progress=False, return_ids=False)
+    index.index(
+        bm25s.tokenize([product_line(p) for p in products], stopwords="en", show_progress=False),
+        show_progress=False,
+    )
+    tokens = bm25s.tokenize(
+        [q["query"] for q in queries], stopwords=None, show_progress=False, return_ids=False
+    )
     depth = min(recipe.depth, len(products))
     found, scores = index.retrieve(tokens, k=depth, show_progress=False, n_threads=0)
     rows = []
@@ -100,7 +112,12 @@ def pair_up(queries: list[Row], products: list[Row], recipe: AugmentRecipe, seed
                 picks.append((pick, -1))
         for pick, rank in picks:
             texts = {field: products[pick][field] for field in FIELDS}
-            told = {"query_id": query_id, "query": query["query"], "query_source": query["source"], "rank": rank}
+            told = {
+                "query_id": query_id,
+                "query": query["query"],
+                "query_source": query["source"],
+                "rank": rank,
+            }
             rows.append(told | {"product_id": products[pick]["product_id"]} | texts)
     return rows
 

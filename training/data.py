@@ -25,7 +25,12 @@ if TYPE_CHECKING:
     from training.stages import Context, Metrics
 
 FIELDS = ("title", "brand", "color", "category", "bullets", "description")
-TARGETS = {"E": 1.0, "S": 0.5, "C": 0.0, "I": 0.0}  # soft targets: the paper's three grades on ESCI's four labels
+TARGETS = {
+    "E": 1.0,
+    "S": 0.5,
+    "C": 0.0,
+    "I": 0.0,
+}  # soft targets: the paper's three grades on ESCI's four labels
 GAINS = {"E": 1.0, "S": 0.1, "C": 0.01, "I": 0.0}  # evaluation gains of the ESCI task
 GRADES = {"E": 3, "S": 2, "C": 1, "I": 0}
 GRADE_TARGETS = (0.0, 0.0, 0.5, 1.0)
@@ -38,7 +43,9 @@ PAIRS = pa.schema(
     + [("split", pa.string())]
 )
 POOL_PRODUCTS = pa.schema(
-    [("product_id", pa.string())] + [(f, pa.string()) for f in FIELDS] + [("locale", pa.string()), ("source", pa.string())]
+    [("product_id", pa.string())]
+    + [(f, pa.string()) for f in FIELDS]
+    + [("locale", pa.string()), ("source", pa.string())]
 )
 POOL_QUERIES = pa.schema([("query", pa.string()), ("source", pa.string())])
 
@@ -117,7 +124,9 @@ def read_esci_parquet(source: SourceRecipe) -> Iterator[Row]:
             continue
         product = found.get((row["product_id"], row["product_locale"]))
         if product is None:
-            raise DataError(f"{folder}: product {row['product_id']} ({row['product_locale']}) is not in the products file")
+            raise DataError(
+                f"{folder}: product {row['product_id']} ({row['product_locale']}) is not in the products file"
+            )
         texts = {field: product.get(column) or "" for field, column in columns.items()} | {"category": ""}
         out = judged(
             {"query_id": str(row["query_id"]), "query": row["query"], "locale": row["product_locale"]}
@@ -133,16 +142,24 @@ def read_table(source: SourceRecipe) -> Iterator[Row]:
     """Read a CSV or JSONL file (plain or .gz) whose columns `source.columns` maps onto ours."""
     path = Path(source.path)
     lines = read_jsonl(path) if ".jsonl" in path.suffixes else _csv(path)
-    columns = {ours: source.columns.get(ours, ours) for ours in ("query", "product_id", "label", "grade", *FIELDS)}
+    columns = {
+        ours: source.columns.get(ours, ours) for ours in ("query", "product_id", "label", "grade", *FIELDS)
+    }
     for number, line in enumerate(lines, start=1):
-        missing = [theirs for ours, theirs in columns.items() if ours in ("query", "title") and not line.get(theirs)]
+        missing = [
+            theirs for ours, theirs in columns.items() if ours in ("query", "title") and not line.get(theirs)
+        ]
         if missing:
-            raise DataError(f"{path} row {number}: no value in column {missing[0]!r}; map columns by [data.sources.columns]")
+            raise DataError(
+                f"{path} row {number}: no value in column {missing[0]!r}; map columns by [data.sources.columns]"
+            )
         row = {ours: _text(line.get(theirs)) for ours, theirs in columns.items()}
         if not row["label"] and not row["grade"]:
             raise DataError(f"{path} row {number}: needs a label (E/S/C/I) or a grade (0..3)")
         row["label"] = source.label_map.get(row["label"], row["label"])
-        row["query_id"] = _text(line.get(source.columns.get("query_id", "query_id"))) or normalize_query(row["query"])
+        row["query_id"] = _text(line.get(source.columns.get("query_id", "query_id"))) or normalize_query(
+            row["query"]
+        )
         row["product_id"] = row["product_id"] or hashlib.sha256(row["title"].encode()).hexdigest()[:16]
         row["locale"] = _text(line.get("locale")) or (source.locales[0] if source.locales else "us")
         yield judged(row)
@@ -227,7 +244,9 @@ def _pool(recipe: DataRecipe) -> tuple[list[Row], list[Row]]:
         {field: p.get(field) or "" for field in ("product_id", "locale", "source", *FIELDS)}
         for p in read_jsonl(Path(recipe.pool.products))
     ]
-    queries = [{"query": q["query"], "source": q.get("source") or ""} for q in read_jsonl(Path(recipe.pool.queries))]
+    queries = [
+        {"query": q["query"], "source": q.get("source") or ""} for q in read_jsonl(Path(recipe.pool.queries))
+    ]
     return products, queries
 
 
@@ -237,7 +256,9 @@ def _open(path: Path) -> IO[str]:
             return gzip.open(path, "rt", encoding="utf-8", newline="")
         return open(path, encoding="utf-8", newline="")
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error}); check the recipe's path") from error
+        raise DataError(
+            f"{path}: cannot be read ({error.strerror or error}); check the recipe's path"
+        ) from error
 
 
 def _csv(path: Path) -> Iterator[Row]:

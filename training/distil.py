@@ -41,23 +41,21 @@ class Group:
 
 
 class GroupCollator:
-    """Makes one batch of several queries: every pair encoded in one forward, scores [queries, group]."""
+    """Makes one batch of several queries: every pair encoded in one forward, scores [queries, longest]."""
 
-    def __init__(self, made: Student, group: int, seed: int) -> None:
-        self.made, self.group = made, group
-        self.generator = np.random.default_rng(seed)
+    def __init__(self, made: Student) -> None:
+        self.made = made
 
     def __call__(self, batch: Sequence[Group]) -> dict[str, Tensor]:
-        """Return input tensors of all pairs plus `teacher` and `mask`, both [queries, group]."""
+        """Return input tensors of all pairs plus `teacher` and `mask`, both [queries, longest group]."""
         rows = []
-        scores = torch.zeros(len(batch), self.group)
-        mask = torch.zeros(len(batch), self.group, dtype=torch.bool)
+        width = max(len(one.products) for one in batch)
+        scores = torch.zeros(len(batch), width)
+        mask = torch.zeros(len(batch), width, dtype=torch.bool)
         for place, one in enumerate(batch):
-            count = min(self.group, len(one.products))
-            picks = self.generator.permutation(len(one.products))[:count]
-            rows += self.made.encoder.encode(one.query, [product_of(one.products[i]) for i in picks])
-            scores[place, :count] = torch.tensor([one.scores[i] for i in picks])
-            mask[place, :count] = True
+            rows += self.made.encoder.encode(one.query, [product_of(row) for row in one.products])
+            scores[place, : len(one.scores)] = torch.tensor(one.scores)
+            mask[place, : len(one.scores)] = True
         return self.made.tensors(rows) | {"teacher": scores, "mask": mask}
 
 
@@ -69,7 +67,13 @@ class MarginTrainer(Trainer):
         self.margin = margin
         self.model_accepts_loss_kwargs = False  # else the loss is not divided under gradient accumulation
 
-    def compute_loss(self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False, **_: Any) -> Any:
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,  # noqa: FBT001, FBT002 - the Trainer's signature
+        **_: Any,
+    ) -> Any:
         """Return margin-MSE between the student's logits and the teacher's scores, as logits or probabilities."""
         wanted, mask = inputs.pop("teacher"), inputs.pop("mask")
         outputs = model(**inputs)
@@ -80,17 +84,20 @@ class MarginTrainer(Trainer):
         return (loss, outputs) if return_outputs else loss
 
 
-def groups_of(rows: Sequence[Row], size: int) -> list[Group]:
+def groups_of(rows: Sequence[Row], size: int, seed: int) -> list[Group]:
     """Group rows that hold a `logit` by query; rows of one query must be neighbours.
 
-    A query with more than `size` products appears several times, so that an epoch draws about all of them.
+    A longer list is dealt out at random into groups of at most `size`, so that an epoch sees each pair once.
     """
     groups = []
-    for _, members in groupby(rows, key=lambda row: row["query_id"]):
+    for place, (_, members) in enumerate(groupby(rows, key=lambda row: row["query_id"])):
         each = list(members)
-        if len(each) >= 2:
-            one = Group(each[0]["query"], tuple(each), tuple(row["logit"] for row in each))
-            groups += [one] * -(-len(each) // size)
+        parts = -(-len(each) // size)
+        order = np.random.default_rng([seed, place]).permutation(len(each))
+        for part in range(parts):
+            dealt = [each[i] for i in order[part::parts]]
+            if len(dealt) >= 2:
+                groups.append(Group(dealt[0]["query"], tuple(dealt), tuple(row["logit"] for row in dealt)))
     return groups
 
 
@@ -117,7 +124,7 @@ def train(made: Student, groups: Sequence[Group], recipe: DistilRecipe, scratch:
         model=made.model,
         args=arguments,
         train_dataset=list(groups),
-        data_collator=GroupCollator(made, recipe.group, seed),
+        data_collator=GroupCollator(made),
         margin=recipe.margin,
     )
     resume = any(scratch.glob("checkpoint-*")) or None
@@ -130,7 +137,7 @@ def run(context: Context) -> Metrics:
     torch.manual_seed(context.seed)
     shards = sorted((context.inputs("label") / "shards").glob("*.parquet"))
     rows = [row for shard in shards for row in pq.read_table(shard).to_pylist()]
-    groups = groups_of(rows, recipe.group)
+    groups = groups_of(rows, recipe.group, context.seed)
     texts = (f"{row['query']} {product_line(row)}" for row in rows)
     model, tokenizer = student.build(recipe, context.weights(recipe.model), texts)
     contract = student.text_contract(context.recipe.text, tokenizer)

@@ -70,7 +70,9 @@ class YesNoJudge:
         cache: DynamicCache = copy.deepcopy(prefix)
         cache.batch_repeat_interleave(len(tails))
         out = self.model.model(ids, attention_mask=real, past_key_values=cache, use_cache=True)
-        last = out.last_hidden_state[torch.arange(len(tails)), torch.tensor([len(tail) - 1 for tail in tails])]
+        last = out.last_hidden_state[
+            torch.arange(len(tails)), torch.tensor([len(tail) - 1 for tail in tails])
+        ]
         head = self.model.get_output_embeddings().weight
         # in float32 and for the answer pieces alone: bfloat16 logits have steps of 1/8 at this size
         yes, no = (torch.logsumexp(last.float() @ head[pieces].float().T, dim=1) for pieces in self.answers)
@@ -94,8 +96,8 @@ def to_judge(labelled: list[dict[str, Any]], unlabelled: pa.Table, recipe: Judge
     train.sort(key=lambda row: (row["dataset"], row["query_id"]))
     lists = [(k, list(g)) for k, g in groupby(train, key=lambda row: (row["dataset"], row["query_id"]))]
     lists.sort(key=lambda item: -len(item[1]))
-    for (dataset, query_id), group in lists[: recipe.train_lists]:
-        group = sorted(group, key=lambda row: (row["grade"], row["product_id"]))
+    for (dataset, query_id), unsorted in lists[: recipe.train_lists]:
+        group = sorted(unsorted, key=lambda row: (row["grade"], row["product_id"]))
         picks = np.unique(np.linspace(0, len(group) - 1, recipe.products_per_query).round().astype(int))
         for row in (group[i] for i in picks):
             texts = {field: row[field] for field in FIELDS}
@@ -103,7 +105,9 @@ def to_judge(labelled: list[dict[str, Any]], unlabelled: pa.Table, recipe: Judge
             rows.append(told | {"product_id": row["product_id"], "target": row["target"]} | texts)
     seen = {normalize_query(row["query"]) for row in rows}
     groups = [(q, list(g)) for q, g in groupby(unlabelled.to_pylist(), key=lambda row: row["query_id"])]
-    groups = [(q, g) for q, g in sorted(groups) if normalize_query(g[0]["query"]) not in seen]  # ids are hashes
+    groups = [
+        (q, g) for q, g in sorted(groups) if normalize_query(g[0]["query"]) not in seen
+    ]  # ids are hashes
     for _, group in groups[: recipe.queries]:
         rows += [row | {"target": None} for row in group[: recipe.products_per_query]]
     return pa.Table.from_pylist(rows, schema=JUDGED.remove(JUDGED.get_field_index("log_odds")))

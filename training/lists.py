@@ -17,11 +17,12 @@ from bundle.manifest import Label
 from bundle.text import PairEncoder, Product, Row
 from training.data import FIELDS
 
-# The served classes, by grade 0..3; their gains weigh the served relevance as the headline gain map does.
+# The served classes, by grade 0..3. Their gains are the teacher's soft targets, so that a served score reads as
+# expected relevance: a sure substitute scores 0.5. The score is monotone in the logit under any ascending gains.
 LABELS = (
     Label(name="irrelevant", gain=0.0),
-    Label(name="complement", gain=0.01),
-    Label(name="substitute", gain=0.1),
+    Label(name="complement", gain=0.0),
+    Label(name="substitute", gain=0.5),
     Label(name="exact", gain=1.0),
 )
 

@@ -6,7 +6,7 @@ Invariant: masked entries add nothing to a value or to a gradient.
 
 from __future__ import annotations
 
-import torch
+import torch  # noqa: F401 - the doctests use it
 from torch import Tensor
 from torch.nn import functional
 

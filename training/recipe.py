@@ -18,7 +18,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from training.sections import BundleRecipe, CalibrateRecipe, EvaluateRecipe, ExportRecipe, QuantizeRecipe
 
 
-
 class RecipeError(Exception):
     """The recipe is wrong; the message names the file, the key and what was expected."""
 
@@ -116,7 +115,9 @@ class JudgeRecipe(Section):
     )
     queries: int = Field(500, ge=0, description="unlabelled queries judged,")
     products_per_query: int = Field(8, ge=2)
-    train_lists: int = Field(100, ge=0, description="labelled train queries judged too; they fit its calibration")
+    train_lists: int = Field(
+        100, ge=0, description="labelled train queries judged too; they fit its calibration"
+    )
     product_chars: int = Field(200, ge=16)
     shard_queries: int = Field(10, ge=1)
 
@@ -149,8 +150,10 @@ class TeacherRecipe(Section):
     weight_decay: float = Field(0.01, ge=0)
     bf16: bool = False
     targets: Literal["soft", "hard"] = "soft"
-    judge_weight: float = Field(0.5, ge=0.0, le=1.0, description="loss weight of a judged pair beside a human one")
-    gradient_checkpointing: bool = False
+    judge_weight: float = Field(
+        0.5, ge=0.0, le=1.0, description="loss weight of a judged pair beside a human one"
+    )
+    activation_checkpointing: bool = False
     report_to: tuple[str, ...] = ()
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import pyarrow as pa
@@ -37,10 +38,12 @@ def by_query(pairs: pa.Table, shard_queries: int) -> list[pa.Table]:
     ids = pairs.column("query_id").to_pylist()
     starts = [i for i, query in enumerate(ids) if i == 0 or query != ids[i - 1]]
     cuts = [*starts[::shard_queries], len(ids)]
-    return [pairs.slice(a, b - a) for a, b in zip(cuts, cuts[1:], strict=False)]
+    return [pairs.slice(a, b - a) for a, b in pairwise(cuts)]
 
 
-def score_shards(shards: Sequence[pa.Table], scorer: Callable[[], Scorer], folder: Path, name: str) -> list[Path]:
+def score_shards(
+    shards: Sequence[pa.Table], scorer: Callable[[], Scorer], folder: Path, name: str
+) -> list[Path]:
     """Score this rank's missing shards; return all shard files, or raise Unfinished while others work.
 
     `scorer` is called once, and only if there is something to score.
@@ -55,7 +58,9 @@ def score_shards(shards: Sequence[pa.Table], scorer: Callable[[], Scorer], folde
             _write(score(shards[i]), paths[i])
     missing = sum(not path.is_file() for path in paths)
     if missing:
-        raise Unfinished(f"{name}: rank {rank} of {world} is done; {missing} of {len(paths)} shards are left to other ranks")
+        raise Unfinished(
+            f"{name}: rank {rank} of {world} is done; {missing} of {len(paths)} shards are left to other ranks"
+        )
     return paths
 
 

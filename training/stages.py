@@ -40,7 +40,17 @@ STAGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "bundle": ("training.pack", ("data", "distil", "calibrate", "export", "quantize", "evaluate")),
 }
 
-LIBRARIES = ("torch", "transformers", "tokenizers", "onnx", "onnxruntime", "numpy", "pyarrow", "bm25s", "peft")
+LIBRARIES = (
+    "torch",
+    "transformers",
+    "tokenizers",
+    "onnx",
+    "onnxruntime",
+    "numpy",
+    "pyarrow",
+    "bm25s",
+    "peft",
+)
 
 
 class StageError(Exception):
@@ -90,7 +100,9 @@ class Run:
         """Return a finished stage's folder; StageError when it is not there."""
         path = self.root / stage
         if not (path / "stage.json").is_file():
-            raise StageError(f"stage {stage} has not run: run `python -m training {stage}` with this recipe first")
+            raise StageError(
+                f"stage {stage} has not run: run `python -m training {stage}` with this recipe first"
+            )
         return path
 
     def wanted(self) -> list[str]:
@@ -127,7 +139,9 @@ class Run:
             return
         for other in self.reads(stage):
             if not self.is_current(other):
-                raise StageError(f"stage {other} is missing or out of date: run it before {stage}, or use `all`")
+                raise StageError(
+                    f"stage {other} is missing or out of date: run it before {stage}, or use `all`"
+                )
         key = self.key(stage)
         scratch = self.root / ".scratch" / f"{stage}-{key[:12]}"
         scratch.mkdir(parents=True, exist_ok=True)
@@ -135,8 +149,16 @@ class Run:
         shutil.rmtree(out, ignore_errors=True)
         out.mkdir(parents=True)
         try:
-            metrics, seconds = self._timed(stage, Context(self.recipe, out, scratch, self.recipe.run.seed, self))
-            told = {"stage": stage, "key": key, "seconds": seconds, "metrics": dict(metrics), "finished": _now()}
+            metrics, seconds = self._timed(
+                stage, Context(self.recipe, out, scratch, self.recipe.run.seed, self)
+            )
+            told = {
+                "stage": stage,
+                "key": key,
+                "seconds": seconds,
+                "metrics": dict(metrics),
+                "finished": _now(),
+            }
             (out / "stage.json").write_text(json.dumps(told, indent=2, sort_keys=True) + "\n")
             _swap(out, self.root / stage)
         finally:

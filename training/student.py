@@ -15,8 +15,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import AutoModel, AutoTokenizer, BertConfig, BertForSequenceClassification, BertModel
-from transformers import PreTrainedTokenizerFast
+from transformers import (
+    AutoModel,
+    AutoTokenizer,
+    BertConfig,
+    BertForSequenceClassification,
+    BertModel,
+    PreTrainedTokenizerFast,
+)
 
 from bundle.manifest import FieldSpec, PairTemplate, TextContract
 from bundle.text import PairEncoder, Product, Row, assemble
@@ -34,17 +40,27 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenize
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
-    tokenizer.train_from_iterator(texts, trainers.WordPieceTrainer(vocab_size=vocabulary, special_tokens=SPECIALS))
+    tokenizer.train_from_iterator(
+        texts, trainers.WordPieceTrainer(vocab_size=vocabulary, special_tokens=SPECIALS)
+    )
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",
         special_tokens=[(name, tokenizer.token_to_id(name)) for name in ("[CLS]", "[SEP]")],
     )
-    names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
+    names = {
+        "pad_token": "[PAD]",
+        "unk_token": "[UNK]",
+        "cls_token": "[CLS]",
+        "sep_token": "[SEP]",
+        "mask_token": "[MASK]",
+    }
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
 
 
-def fresh_body(texts: Iterable[str], shape: FreshRecipe) -> tuple[BertForSequenceClassification, PreTrainedTokenizerFast]:
+def fresh_body(
+    texts: Iterable[str], shape: FreshRecipe
+) -> tuple[BertForSequenceClassification, PreTrainedTokenizerFast]:
     """Return a random BERT classifier of one logit and a tokenizer trained on the texts."""
     tokenizer = train_tokenizer(texts, shape.vocabulary)
     config = BertConfig(
@@ -59,14 +75,18 @@ def fresh_body(texts: Iterable[str], shape: FreshRecipe) -> tuple[BertForSequenc
     return BertForSequenceClassification(config), tokenizer
 
 
-def build(recipe: DistilRecipe, weights: str, texts: Iterable[str]) -> tuple[BertForSequenceClassification, Any]:
+def build(
+    recipe: DistilRecipe, weights: str, texts: Iterable[str]
+) -> tuple[BertForSequenceClassification, Any]:
     """Return a student to train and its tokenizer: a pretrained body's chosen layers, or a fresh body."""
     if not recipe.model:
         return fresh_body(texts, recipe.fresh)
     tokenizer = load_pretrained(AutoTokenizer, weights)
     body = load_pretrained(AutoModel, weights, dtype=torch.float32)
     if not isinstance(body, BertModel):
-        raise ValueError(f"student body {recipe.model} is a {type(body).__name__}; only BERT bodies can be students")
+        raise ValueError(
+            f"student body {recipe.model} is a {type(body).__name__}; only BERT bodies can be students"
+        )
     kept = recipe.layers or tuple(range(body.config.num_hidden_layers))
     config = BertConfig(**body.config.to_dict() | {"num_hidden_layers": len(kept), "num_labels": 1})
     student = BertForSequenceClassification(config)
@@ -109,7 +129,9 @@ class Student:
 
     def tensors(self, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
         """Return padded input tensors, int64 [n, longest]."""
-        return {name: torch.from_numpy(array) for name, array in assemble(rows, self.contract.template).items()}
+        return {
+            name: torch.from_numpy(array) for name, array in assemble(rows, self.contract.template).items()
+        }
 
     @torch.inference_mode()
     def score(self, rows: Sequence[Row], batch: int = 64) -> NDArray[np.float32]:

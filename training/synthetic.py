@@ -55,7 +55,11 @@ class Item:
 def judge(wanted: Item, offered: Item) -> str:
     """Return E when all that is asked for holds, S when only the kind does, C for a complement, else I."""
     if wanted.kind == offered.kind:
-        asked = ((wanted.variant, offered.variant), (wanted.color, offered.color), (wanted.brand, offered.brand))
+        asked = (
+            (wanted.variant, offered.variant),
+            (wanted.color, offered.color),
+            (wanted.brand, offered.brand),
+        )
         return "E" if all(want in ("", have) for want, have in asked) else "S"
     return "C" if offered.kind in KINDS[wanted.kind][2] else "I"
 
@@ -84,14 +88,17 @@ def pool(seed: int, products: int, queries: int) -> tuple[list[Row], list[Row]]:
     """Return unlabelled products and queries of the same invented shop."""
     generator = np.random.default_rng([seed, 2])
     items = [
-        _product(_item(generator), 10_000 + place) | {"locale": "us", "source": SOURCE} for place in range(products)
+        _product(_item(generator), 10_000 + place) | {"locale": "us", "source": SOURCE}
+        for place in range(products)
     ]
     return items, [{"query": query_text(item), "source": SOURCE} for item in _queries(generator, queries)]
 
 
 def query_text(wanted: Item) -> str:
     """Return the words a shopper of this shop would type."""
-    return " ".join(word for word in (wanted.brand.lower(), wanted.color, wanted.variant, wanted.kind) if word)
+    return " ".join(
+        word for word in (wanted.brand.lower(), wanted.color, wanted.variant, wanted.kind) if word
+    )
 
 
 def _item(generator: np.random.Generator) -> Item:

@@ -29,6 +29,7 @@ from training.hub import load_pretrained
 from training.lists import LABELS, rankable, read_lists
 from training.losses import soft_target_bce
 from training.recipe import TeacherRecipe
+from training.stages import StageError
 from training.student import fresh_body
 
 if TYPE_CHECKING:
@@ -37,8 +38,11 @@ if TYPE_CHECKING:
 DECODER_PROMPT = "query: {query}\nproduct: {product}\nrelevance:"
 
 SCORES = pa.schema(
-    [("dataset", pa.string()), ("query_id", pa.string()), ("product_id", pa.string())]
-    + [("split", pa.string()), ("grade", pa.int32()), ("score", pa.float32())]
+    [
+        *((name, pa.string()) for name in ("dataset", "query_id", "product_id", "split")),
+        ("grade", pa.int32()),
+        ("score", pa.float32()),
+    ]
 )
 
 Row = dict[str, Any]
@@ -64,7 +68,9 @@ class Teacher:
         products = [product_text(row, self.recipe) for row in rows]
         options: dict[str, Any] = {"truncation": True, "max_length": self.recipe.max_length}
         if self.tokenizer.sep_token is None:
-            texts = [DECODER_PROMPT.format(query=q, product=p) for q, p in zip(queries, products, strict=True)]
+            texts = [
+                DECODER_PROMPT.format(query=q, product=p) for q, p in zip(queries, products, strict=True)
+            ]
             out = self.tokenizer(texts, **options)
         else:
             out = self.tokenizer(queries, products, **options)
@@ -108,7 +114,10 @@ def _with_lora(model: Any, recipe: TeacherRecipe) -> Any:
 
     targets = list(recipe.lora_targets) or "all-linear"
     config = LoraConfig(
-        task_type=TaskType.SEQ_CLS, r=recipe.lora_rank, lora_alpha=2 * recipe.lora_rank, target_modules=targets
+        task_type=TaskType.SEQ_CLS,
+        r=recipe.lora_rank,
+        lora_alpha=2 * recipe.lora_rank,
+        target_modules=targets,
     )
     return get_peft_model(model, config)
 
@@ -132,7 +141,7 @@ def calibrate_judge(judged: Sequence[Row]) -> NDArray[np.float64]:
     features = np.stack([odds, odds - mean[group], np.ones_like(odds)], axis=1)
     known = np.array([row["target"] is not None for row in judged])
     if known.sum() < 30:
-        raise ValueError(f"{known.sum()} judged pairs have human labels; raise judge.train_lists to calibrate the judge")
+        raise StageError(f"only {known.sum()} judged pairs have human labels: raise judge.train_lists")
     target = np.array([row["target"] for row in judged if row["target"] is not None])
 
     def loss(beta: NDArray[np.float64]) -> float:
@@ -166,7 +175,13 @@ class SoftTargetTrainer(Trainer):
         super().__init__(*arguments, **options)
         self.model_accepts_loss_kwargs = False  # else the loss is not divided under gradient accumulation
 
-    def compute_loss(self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False, **_: Any) -> Any:
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,  # noqa: FBT001, FBT002 - the Trainer's signature
+        **_: Any,
+    ) -> Any:
         """Return the weighted soft-target cross-entropy of a batch."""
         targets, weights = inputs.pop("target"), inputs.pop("weight")
         outputs = model(**inputs)
@@ -193,7 +208,7 @@ def fine_tune(teacher: Teacher, rows: Sequence[Row], scratch: Path, seed: int) -
         weight_decay=recipe.weight_decay,
         per_device_train_batch_size=recipe.batch_size,
         gradient_accumulation_steps=recipe.accumulation,
-        gradient_checkpointing=recipe.gradient_checkpointing,
+        activation_checkpointing=recipe.activation_checkpointing,
         bf16=recipe.bf16,
         train_sampling_strategy="group_by_length",
         remove_unused_columns=False,
@@ -205,7 +220,9 @@ def fine_tune(teacher: Teacher, rows: Sequence[Row], scratch: Path, seed: int) -
         use_cpu=not torch.cuda.is_available(),
         dataloader_pin_memory=torch.cuda.is_available(),
     )
-    trainer = SoftTargetTrainer(model=teacher.model, args=arguments, train_dataset=items, data_collator=collate)
+    trainer = SoftTargetTrainer(
+        model=teacher.model, args=arguments, train_dataset=items, data_collator=collate
+    )
     trainer.train(resume_from_checkpoint=any(scratch.glob("checkpoint-*")) or None)
 
 
@@ -231,7 +248,9 @@ def run(context: Context) -> Metrics:
     write_rows(told, SCORES, context.out / "scores.parquet")
     validation = [row for row in told if row["split"] == "validation"]
     calibration = fit(
-        np.array([row["score"] for row in validation]), np.array([row["grade"] for row in validation]), len(LABELS)
+        np.array([row["score"] for row in validation]),
+        np.array([row["grade"] for row in validation]),
+        len(LABELS),
     )
     (context.out / "calibration.json").write_text(calibration.model_dump_json() + "\n", encoding="utf-8")
     return {"train_pairs": len(rows), **_held_out_figures(context, context.out / "scores.parquet")}
@@ -251,7 +270,9 @@ def _held_out_figures(context: Context, scores: Path) -> dict[str, float]:
         }
         for name, each in ranked.items():
             figures_of = figures(of_set, each, resamples=1000)
-            context.log("held-out", dataset=dataset, model=name, **{k: v.value for k, v in figures_of.items()})
+            context.log(
+                "held-out", dataset=dataset, model=name, **{k: v.value for k, v in figures_of.items()}
+            )
             found[f"{dataset} {name} ndcg@10"] = round(figures_of["ndcg@10"].value, 4)
             found[f"{dataset} {name} pair accuracy"] = round(figures_of["pair accuracy"].value, 4)
     return found

@@ -5,10 +5,10 @@ import pytest
 
 pytest.importorskip("bm25s", reason="the training environment is not installed")
 
-from training import synthetic  # noqa: E402
-from training.augment import choose_queries, pair_up, sample_ranks, unique_products  # noqa: E402
-from training.data import normalize_query  # noqa: E402
-from training.recipe import AugmentRecipe  # noqa: E402
+from training import synthetic
+from training.augment import choose_queries, pair_up, sample_ranks, unique_products
+from training.data import normalize_query
+from training.recipe import AugmentRecipe
 
 
 def test_held_out_queries_never_come_back() -> None:
@@ -63,7 +63,8 @@ def test_sampled_ranks_are_distinct_and_favour_the_top() -> None:
 def test_repeated_products_are_dropped() -> None:
     """The same id or the same normalised title counts once."""
     rows = [
-        {"product_id": i, "title": t} for i, t in (("1", "Red Shoe"), ("1", "Other"), ("2", "red-shoe"), ("3", "Hat"), ("4", ""))
+        {"product_id": i, "title": t}
+        for i, t in (("1", "Red Shoe"), ("1", "Other"), ("2", "red-shoe"), ("3", "Hat"), ("4", ""))
     ]
 
     assert [row["product_id"] for row in unique_products(rows)] == ["1", "3"]

@@ -31,7 +31,9 @@ def write_gzip(path: Path, lines: list[str]) -> None:
 
 def judged_folder(root: Path) -> Path:
     """Make a folder in the judged format: two queries, three products."""
-    queries = [{"query_id": f"q{i}", "query": q, "locale": "us"} for i, q in enumerate(["red shoes", "blue hat"])]
+    queries = [
+        {"query_id": f"q{i}", "query": q, "locale": "us"} for i, q in enumerate(["red shoes", "blue hat"])
+    ]
     products = [{"product_id": f"p{i}", "title": f"product {i}", "brand": "b"} for i in range(3)]
     write_gzip(root / "queries.jsonl.gz", [json.dumps(q) for q in queries])
     write_gzip(root / "products.jsonl.gz", [json.dumps(p) for p in products])
@@ -78,7 +80,9 @@ def test_judged_folder_gives_targets_and_gains(tmp_path: Path) -> None:
 
 def test_published_esci_layout_is_read(tmp_path: Path) -> None:
     """The small version is read with its test split, and missing texts become empty."""
-    rows = list(read_esci_parquet(SourceRecipe(kind="esci_parquet", name="esci", path=str(esci_folder(tmp_path)))))
+    rows = list(
+        read_esci_parquet(SourceRecipe(kind="esci_parquet", name="esci", path=str(esci_folder(tmp_path))))
+    )
 
     assert [(r["query_id"], r["product_id"], r["label"], r.get("split")) for r in rows] == [
         ("10", "A", "E", None),
@@ -90,7 +94,9 @@ def test_published_esci_layout_is_read(tmp_path: Path) -> None:
 
 def test_large_esci_version_never_trains_on_a_tested_query(tmp_path: Path) -> None:
     """A training row of the large version whose query the small version tests is dropped."""
-    source = SourceRecipe(kind="esci_parquet", name="esci", path=str(esci_folder(tmp_path)), large_version=True)
+    source = SourceRecipe(
+        kind="esci_parquet", name="esci", path=str(esci_folder(tmp_path)), large_version=True
+    )
 
     assert {r["query_id"] for r in read_esci_parquet(source) if r.get("split") != "test"} == {"10", "12"}
 
@@ -124,7 +130,12 @@ def test_own_tables_are_read_through_a_column_mapping(tmp_path: Path, name: str)
 
     (row,) = read_table(source)
 
-    assert (row["query"], row["product_id"], row["title"], row["label"]) == ("red shoes", "7", "Red shoe", "E")
+    assert (row["query"], row["product_id"], row["title"], row["label"]) == (
+        "red shoes",
+        "7",
+        "Red shoe",
+        "E",
+    )
 
 
 @pytest.mark.parametrize(

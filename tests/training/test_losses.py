@@ -22,7 +22,9 @@ def test_closed_form_equals_the_sum_over_pairs() -> None:
     student, teacher = torch.randn(5, 8, generator=generator), torch.randn(5, 8, generator=generator)
     counts = [8, 5, 2, 1, 3]
     mask = torch.arange(8)[None] < torch.tensor(counts)[:, None]
-    wanted = [written_out(student[q, :n].tolist(), teacher[q, :n].tolist()) for q, n in enumerate(counts) if n > 1]
+    wanted = [
+        written_out(student[q, :n].tolist(), teacher[q, :n].tolist()) for q, n in enumerate(counts) if n > 1
+    ]
 
     assert margin_mse(student, teacher, mask).item() == pytest.approx(sum(wanted) / len(wanted), rel=1e-5)
 
@@ -43,7 +45,9 @@ def test_margins_ignore_a_shift_of_a_query() -> None:
     student, teacher, mask = torch.randn(3, 6), torch.randn(3, 6), torch.ones(3, 6, dtype=torch.bool)
     shifted = student + torch.tensor([[5.0], [-2.0], [9.0]])
 
-    assert margin_mse(shifted, teacher, mask).item() == pytest.approx(margin_mse(student, teacher, mask).item(), rel=1e-4)
+    assert margin_mse(shifted, teacher, mask).item() == pytest.approx(
+        margin_mse(student, teacher, mask).item(), rel=1e-4
+    )
 
 
 def test_soft_target_minimum_is_the_target() -> None:

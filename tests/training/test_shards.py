@@ -20,6 +20,7 @@ class Doubler:
         self.poison, self.seen = poison, 0
 
     def __call__(self, pairs: pa.Table) -> pa.Table:
+        """Score one shard."""
         numbers = pairs["n"].to_pylist()
         if self.poison in numbers:
             raise KeyboardInterrupt

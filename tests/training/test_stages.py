@@ -7,10 +7,10 @@ import pytest
 
 pytest.importorskip("pyarrow", reason="the training environment is not installed")
 
-from training import stages  # noqa: E402
-from training.__main__ import main  # noqa: E402
-from training.recipe import Recipe, load_recipe  # noqa: E402
-from training.stages import Run, StageError  # noqa: E402
+from training import stages
+from training.__main__ import main
+from training.recipe import Recipe, load_recipe
+from training.stages import Run, StageError
 
 TINY = Path(__file__).parents[2] / "training" / "recipes" / "tiny.toml"
 
@@ -75,7 +75,9 @@ def test_run_manifest_names_commit_recipe_and_stages(tmp_path: Path) -> None:
     assert told["recipe_sha256"] == recipe.sha256()
     assert told["stages"]["data"]["metrics"]["pairs"] > 0
     assert told["libraries"]["numpy"]
-    assert [json.loads(line)["event"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == ["stage"]
+    assert [json.loads(line)["event"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [
+        "stage"
+    ]
 
 
 def test_a_changed_source_file_makes_data_stale(tmp_path: Path) -> None:

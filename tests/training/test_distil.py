@@ -1,0 +1,141 @@
+"""Distillation on tiny models: batches, learning, resumption and the student folder."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="torch is not installed; see make train-env")
+
+from transformers import BertModel  # noqa: E402
+
+from bundle.text import PairEncoder  # noqa: E402
+from training import student, synthetic  # noqa: E402
+from training.distil import Group, GroupCollator, groups_of, train  # noqa: E402
+from training.losses import margin_mse  # noqa: E402
+from training.recipe import DistilRecipe, FieldRecipe, FreshRecipe, TextRecipe  # noqa: E402
+from training.student import Student, product_of  # noqa: E402
+
+SHAPE = FreshRecipe(hidden=32, layers=2, heads=2, vocabulary=300)
+FIELDS = (
+    FieldRecipe(name="title", max_chars=100, max_tokens=16),
+    FieldRecipe(name="color", max_chars=20, max_tokens=2),
+)
+TEXT = TextRecipe(query_max_tokens=8, max_length=32, fields=FIELDS)
+RECIPE = DistilRecipe(
+    fresh=SHAPE, group=6, queries_per_batch=4, epochs=6, learning_rate=3e-3, checkpoint_steps=10
+)
+
+
+def labelled(queries: int = 10) -> list[dict]:
+    """Synthetic pairs with an invented teacher: a logit by class."""
+    logits = {"E": 2.0, "S": 0.5, "C": -1.0, "I": -3.0}
+    return [row | {"logit": logits[row["label"]]} for row in synthetic.judged_pairs(3, queries)]
+
+
+def made(recipe: DistilRecipe = RECIPE, weights: str = "") -> tuple[Student, object]:
+    """An untrained student and its tokenizer."""
+    torch.manual_seed(0)
+    model, tokenizer = student.build(recipe, weights, (f"{r['query']} {r['title']}" for r in labelled()))
+    contract = student.text_contract(TEXT, tokenizer)
+    encoder = PairEncoder(tokenizer.backend_tokenizer.to_str().encode(), contract)
+    return Student(model, encoder, contract), tokenizer
+
+
+def test_batches_keep_scores_beside_their_pairs() -> None:
+    """Each mask entry stands for one encoded pair, in order, and long lists are sampled to the group size."""
+    one, _ = made()
+    groups = groups_of(labelled(3), 6, seed=0)
+    long, short = groups[0], Group("red shoes", groups[1].products[:2], groups[1].scores[:2])
+    batch = GroupCollator(one)([short, long])
+
+    assert batch["mask"].sum() == len(batch["input_ids"]) == 2 + len(long.products)
+    assert batch["teacher"][0, :2].tolist() == list(short.scores)
+    assert batch["teacher"][1].tolist() == list(long.scores)
+    assert not batch["mask"][0, 2:].any()
+
+
+def test_long_lists_are_dealt_into_groups_once() -> None:
+    """Every pair of a list lies in one group of at most the given size; a single product gives none."""
+    rows = labelled(4)
+    groups = groups_of(rows, 6, seed=0)
+
+    assert max(len(one.products) for one in groups) <= 6
+    assert sorted(r["product_id"] for g in groups for r in g.products) == sorted(
+        r["product_id"] for r in rows
+    )
+    assert groups_of(rows[:1], 6, seed=0) == []
+
+
+@pytest.mark.parametrize("margin", ["logit", "probability"])
+def test_training_approaches_the_teacher(tmp_path: Path, margin: str) -> None:
+    """The student orders pairs as the teacher does far better after training than before."""
+    one, _ = made()
+    rows = labelled()
+    encoded = [r for row in rows for r in one.encoder.encode(row["query"], [product_of(row)])]
+    wanted = torch.tensor([row["logit"] for row in rows])[None]
+
+    def loss() -> float:
+        one.model.eval()
+        scores = torch.from_numpy(one.score(encoded))[None]
+        return margin_mse(scores, wanted, torch.ones_like(wanted, dtype=torch.bool)).item()
+
+    before = loss()
+    train(one, groups_of(rows, 6, seed=0), RECIPE.model_copy(update={"margin": margin}), tmp_path, seed=1)
+
+    assert loss() < 0.75 * before
+
+
+def test_resumed_training_ends_where_an_uninterrupted_one_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run killed after its first checkpoint and started again ends with the very same weights."""
+    groups = groups_of(labelled(8), 6, seed=0)
+    recipe = RECIPE.model_copy(update={"epochs": 3.0, "checkpoint_steps": 4})
+    whole, parted, again = (made()[0] for _ in range(3))
+    train(whole, groups, recipe, tmp_path / "whole", seed=1)
+    collate, batches = GroupCollator.__call__, []
+
+    def killed(self: GroupCollator, batch: list[Group]) -> dict:
+        batches.append(batch)
+        if len(batches) == 7:
+            raise KeyboardInterrupt
+        return collate(self, batch)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(GroupCollator, "__call__", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(parted, groups, recipe, tmp_path / "parted", seed=1)
+    train(again, groups, recipe, tmp_path / "parted", seed=1)
+
+    assert not torch.equal(parted.model.classifier.weight, whole.model.classifier.weight)
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(value, again.model.state_dict()[name]), name
+
+
+def test_a_saved_student_scores_alike(tmp_path: Path) -> None:
+    """A reloaded folder gives the same logits, and scores do not depend on batch-mates."""
+    one, tokenizer = made()
+    one.model.eval()
+    student.save(one.model, tokenizer, one.contract, tmp_path)
+    again = student.load(tmp_path)
+    rows = again.encoder.encode("red shoes", [product_of(row) for row in labelled(4)])
+
+    np.testing.assert_allclose(again.score(rows), one.score(rows), atol=1e-6)
+    np.testing.assert_allclose(
+        np.concatenate([again.score([row]) for row in rows]), again.score(rows), atol=1e-5
+    )
+
+
+def test_chosen_layers_of_a_body_are_kept(tmp_path: Path) -> None:
+    """A student made from a pretrained body holds just the layers the recipe names."""
+    whole, tokenizer = made(RECIPE.model_copy(update={"fresh": SHAPE.model_copy(update={"layers": 3})}))
+    whole.model.bert.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+
+    model, _ = student.build(RECIPE.model_copy(update={"model": "body", "layers": (0, 2)}), str(tmp_path), [])
+
+    body = BertModel.from_pretrained(tmp_path)
+    assert model.config.num_hidden_layers == 2
+    kept = model.bert.encoder.layer[1].attention.self.query.weight
+    assert torch.equal(kept, body.encoder.layer[2].attention.self.query.weight)
