@@ -41,7 +41,7 @@ class Reason(Enum):
     OVERLOADED = "overloaded", 429, "The queue is full; try again later."
     HEADERS_TOO_LARGE = "headers_too_large", 431, "The headers are larger than this server accepts."
     INTERNAL = "internal", 500, "The server failed; its log has the request id."
-    NOT_READY = "not_ready", 503, "The server is starting or draining."
+    NOT_READY = "not_ready", 503, "The server is starting, draining or broken."
 
     def __init__(self, code: str, status: int, message: str) -> None:
         self.code = code

@@ -21,6 +21,9 @@ LISTS: Final = ("documents", "texts", "products")
 Identifier = Annotated[str, Meta(max_length=256)] | Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 
 
+_EMPTY: Final = "no text field"
+
+
 class Document(Struct, omit_defaults=True, gc=False):
     """A product; at least one of the text fields is given, and fields not listed here are ignored."""
 
@@ -32,6 +35,17 @@ class Document(Struct, omit_defaults=True, gc=False):
     bullets: str | list[str] | None = None
     description: str | None = None
     text: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a document without a text while parsing, so that a flood of `{}` ends at its first.
+
+        Being Python, it also lets the event loop have the interpreter in between when a worker parses.
+        """
+        if (
+            self.title is self.brand is self.color is self.category is None
+            and self.bullets is self.description is self.text is None
+        ):
+            raise ValueError(_EMPTY)
 
 
 class RerankRequest(Struct, forbid_unknown_fields=True):
@@ -118,7 +132,6 @@ class Query:
 _DECODER: Final = msgspec.json.Decoder(RerankRequest)
 _PATH: Final = re.compile(r" - at `\$((?:\.[a-z_]+|\[\d+\])+)`$")
 _STEP: Final = re.compile(r"[a-z_]+|\d+")
-_KNOWN: Final = frozenset(RerankRequest.__struct_fields__ + Document.__struct_fields__)
 
 
 def parse_request(body: bytes, limits: Settings) -> Query:
@@ -156,18 +169,19 @@ def _decode(body: bytes) -> RerankRequest:
             str(body, "utf-8")  # msgspec does not look into fields that it skips
         return _DECODER.decode(body)
     except msgspec.ValidationError as error:
-        reason = Reason.UNKNOWN_FIELD if "unknown field" in str(error) else Reason.INVALID_FIELD
-        raise Refused(reason, _location(str(error))) from None
+        message = str(error)
+        if message.startswith("Object contains unknown field"):
+            raise Refused(Reason.UNKNOWN_FIELD) from None  # the rest of this message is the client's text
+        reason = Reason.EMPTY_DOCUMENT if message.startswith(_EMPTY) else Reason.INVALID_FIELD
+        raise Refused(reason, _location(message)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise Refused(Reason.MALFORMED_JSON) from None
 
 
 def _location(message: str) -> tuple[str | int, ...]:
-    """Read the path at the end of msgspec's message, as far as it consists of names that we know."""
+    """Read the path at the end of msgspec's message; its names are those of our own structs."""
     match = _PATH.search(message)
     steps = _STEP.findall(match[1]) if match else []
-    if not all(step in _KNOWN or step.isdigit() for step in steps):
-        return ()
     return tuple(int(step) if step.isdigit() else step for step in steps)
 
 
@@ -186,8 +200,6 @@ def _product(document: str | Document, max_chars: int) -> Product:
             raise Refused(Reason.TEXT_TOO_LONG)
         return Product(text=document)
     texts = {name: _joined(text) for name in TEXT_FIELDS if (text := getattr(document, name)) is not None}
-    if not texts:
-        raise Refused(Reason.EMPTY_DOCUMENT)
     for name, text in texts.items():
         if len(text) > max_chars:
             raise Refused(Reason.TEXT_TOO_LONG, (name,))

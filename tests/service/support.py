@@ -242,26 +242,28 @@ def start(root: Path, *flags: str, environ: Mapping[str, str] | None = None) -> 
 
 @contextlib.contextmanager
 def serving(root: Path, *flags: str) -> Iterator[Process]:
-    """A service that listens; on leaving it is killed if it still runs."""
+    """A service that listens; on leaving it is stopped if it still runs."""
     popen = start(root, *flags)
-    assert popen.stderr is not None
-    process = Process(popen, 0, [])
-    try:
-        for line in popen.stderr:
+    process, is_up = Process(popen, 0, []), threading.Event()
+
+    def collect() -> None:
+        for line in popen.stderr or ():
             process.lines.append(json.loads(line))
             if process.lines[-1]["event"] == "listening":
-                break
-        assert process.lines, f"the service did not start: exit code {popen.wait(WAIT_S)}"
+                is_up.set()
+
+    collector = threading.Thread(target=collect, daemon=True)
+    collector.start()
+    try:
+        assert is_up.wait(WAIT_S), f"the service did not start: {process.lines}"
         process.port = int(process.lines[-1]["url"].rpartition(":")[2])
-        collector = threading.Thread(
-            target=lambda: process.lines.extend(map(json.loads, popen.stderr or ())), daemon=True
-        )
-        collector.start()
         yield process
     finally:
         if popen.poll() is None:
-            popen.kill()
-        popen.wait(WAIT_S)
-        with contextlib.suppress(UnboundLocalError):
-            collector.join(WAIT_S)
+            popen.send_signal(signal.SIGINT)  # so that the process can leave its coverage behind
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            popen.wait(WAIT_S)
+        popen.kill()
+        collector.join(WAIT_S)
+        assert popen.stderr is not None
         popen.stderr.close()

@@ -117,13 +117,12 @@ def test_wrong_types_and_ranges_are_refused(body: bytes, loc: tuple[str | int, .
     assert (Reason.INVALID_FIELD, loc) == _refusal(body)
 
 
-@pytest.mark.parametrize("name", ["Query", "x", "a - at `$.documents[0]`", "a`\n", "é", "documents[0]"])
+@pytest.mark.parametrize(
+    "name", ["Query", "x", "a` - at `$.documents[0]", "a` - at `$.evil", "a`\n", "é", "documents[0]"]
+)
 def test_an_unknown_field_is_refused_without_its_name(name: str) -> None:
     """A key that this API does not know is refused, and nothing of it comes back."""
-    reason, loc = _refusal(_body(**{name: 1}))
-
-    assert reason is Reason.UNKNOWN_FIELD
-    assert name not in map(str, loc)
+    assert (Reason.UNKNOWN_FIELD, ()) == _refusal(_body(**{name: 1}))
 
 
 @pytest.mark.parametrize(

@@ -175,8 +175,19 @@ def test_a_failing_encoder_is_told_to_the_caller(tiny_bundle: Path, monkeypatch:
     assert len(_with(scorer, work).places) == len(PRODUCTS)
 
 
+def test_a_failing_ranking_is_told_to_the_caller(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error after the engine is not taken for the engine's: the call raises instead of computing again."""
+    session = FakeSession()
+    scorer = fake_scorer(tiny_bundle, session)
+    monkeypatch.setattr("service.scorer.rank_places", lambda *_: 1 / 0)
+
+    with pytest.raises(ZeroDivisionError):
+        _rank(scorer, PRODUCTS[:1])
+    assert len(session.runs) == 1
+
+
 def test_offloaded_work_returns_or_refuses(tiny_bundle: Path) -> None:
-    """A function runs on a worker; a refusal comes back as such and is no error of the worker."""
+    """A function runs on a worker; a refusal comes back and is no error of the worker, any other error is."""
     metrics = Metrics()
     scorer = fake_scorer(tiny_bundle, FakeSession(), metrics=metrics)
 
@@ -186,7 +197,9 @@ def test_offloaded_work_returns_or_refuses(tiny_bundle: Path) -> None:
     async def work() -> str:
         with pytest.raises(Refused):
             await scorer.offload(refuse)
+        with pytest.raises(ZeroDivisionError):
+            await scorer.offload(lambda: 1 / 0)
         return await scorer.offload(lambda: threading.current_thread().name)
 
     assert _with(scorer, work).startswith("worker-")
-    assert metrics.registry.get_sample_value("shelfrank_worker_errors_total") == 0
+    assert metrics.registry.get_sample_value("shelfrank_worker_errors_total") == 1
