@@ -6,15 +6,17 @@ Invariant: a student folder holds all that scoring needs, and its text goes thro
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import (
     AutoModel,
     AutoTokenizer,
@@ -34,15 +36,30 @@ CONTRACT_FILE = "text_contract.json"
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
+def _vocabulary(words: Counter[str], size: int) -> dict[str, int]:
+    """Number the special tokens, every character, then the commonest words; ties go by the alphabet.
+
+    >>> list(_vocabulary(Counter({"ab": 2, "b": 1}), 10))[len(SPECIALS) :]
+    ['a', 'b', '##a', '##b', 'ab']
+    """
+    characters = sorted(set().union(*words))
+    ranked = sorted(words, key=lambda word: (-words[word], word))
+    pieces = dict.fromkeys([*SPECIALS, *characters, *(f"##{char}" for char in characters), *ranked])
+    return {piece: number for number, piece in enumerate(islice(pieces, size))}
+
+
 def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:
-    """Train a lower-casing WordPiece tokenizer with BERT's pair template."""
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.decoder = decoders.WordPiece()
-    tokenizer.train_from_iterator(
-        texts, trainers.WordPieceTrainer(vocab_size=vocabulary, special_tokens=SPECIALS)
+    """Make a lower-casing WordPiece tokenizer with BERT's pair template; the same texts give the same one.
+
+    The library's own WordPiece trainer numbers its pieces differently in every process.
+    """
+    normalizer, splitter = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
+    words = Counter(
+        word for text in texts for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text))
     )
+    tokenizer = Tokenizer(models.WordPiece(_vocabulary(words, vocabulary), unk_token="[UNK]"))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, splitter
+    tokenizer.decoder = decoders.WordPiece()
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",
