@@ -12,8 +12,8 @@ from training.figures import tables
 SHOWN = ("ndcg@10", "ndcg", "pair accuracy", "auc exact", "calibration error")
 
 
-def card(manifest: Manifest, *, attribution: Sequence[str] = ()) -> str:
-    """Return the card as Markdown, one sentence a line."""
+def card(manifest: Manifest, *, data: Sequence[str] = (), limits: Sequence[str] = ()) -> str:
+    """Return the card as Markdown, one sentence a line; `data` and `limits` are lines from the recipe."""
     told, graph = manifest.provenance, manifest.graph()
     fields = ", ".join(field.name for field in manifest.text.fields)
     gains = ", ".join(f"{label.name} {label.gain:g}" for label in manifest.labels)
@@ -34,7 +34,8 @@ def card(manifest: Manifest, *, attribution: Sequence[str] = ()) -> str:
             "",
             "## Data and licences",
             "",
-            *(f"- {line}" for line in [*attribution, *(f"Licence: {name}" for name in told.licences)]),
+            *(f"- {line}" for line in data),
+            f"- Licences: {'; '.join(told.licences) or 'none stated'}.",
             "",
             "## Quality",
             "",
@@ -43,9 +44,7 @@ def card(manifest: Manifest, *, attribution: Sequence[str] = ()) -> str:
             tables(shown),
             "## Limits",
             "",
-            "- English queries and products; other languages run, and their scores mean little.",
-            "- Trained on general merchandise and electronics; other catalogues need their own evaluation.",
-            "- The held-out lists are a fraction of the public data sets: figures do not compare with published ones.",
+            *(f"- {line}" for line in limits),
             "- Class probabilities follow the label shares of the training data, not those of your traffic.",
             "- Words in product text can raise a score; text from untrusted sellers can be written to do so.",
             "",

@@ -90,10 +90,18 @@ def tidy(model: onnx.ModelProto) -> None:
     kept = [info for info in model.graph.value_info if info.name not in constants]
     del model.graph.value_info[:]
     model.graph.value_info.extend(kept)
-    del model.metadata_props[:]
-    del model.graph.metadata_props[:]
-    for node in model.graph.node:
-        del node.metadata_props[:]
+    graph = model.graph
+    for part in (
+        model,
+        graph,
+        *graph.node,
+        *graph.input,
+        *graph.output,
+        *graph.initializer,
+        *graph.value_info,
+    ):
+        del part.metadata_props[:]
+    for node in graph.node:
         node.doc_string = ""
 
 

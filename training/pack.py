@@ -53,7 +53,7 @@ def run(context: Context) -> Metrics:
     golden = golden_rows(draft, tokenizer, graphs[draft.default_precision])
     files = {GRAPHS[precision][1]: graph for precision, graph in graphs.items()}
     files |= {TOKENIZER_FILE: tokenizer, GOLDEN_FILE: dump_golden(golden)}
-    files[CARD_FILE] = card(draft, attribution=recipe.attribution).encode()
+    files[CARD_FILE] = card(draft, data=recipe.data, limits=recipe.limits).encode()
     path = write_bundle(context.out, name, draft, files)
     bundle = read_bundle(context.out, name)
     for precision in graphs:

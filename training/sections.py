@@ -64,5 +64,6 @@ class BundleRecipe(_Section):
 
     precisions: tuple[Literal["int8", "fp32"], ...] = ("int8",)
     licences: tuple[str, ...] = ()
-    attribution: tuple[str, ...] = Field((), description="lines the card repeats as they are")
+    data: tuple[str, ...] = Field((), description="the card's lines on training data and attribution")
+    limits: tuple[str, ...] = Field((), description="the card's lines on limits that come from the data")
     golden_tolerance: float = Field(0.02, gt=0, lt=1, description="largest |score| difference on another CPU")

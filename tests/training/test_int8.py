@@ -1,0 +1,131 @@
+"""Static int8: faithful, batch-invariant, and int8 where it should be."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="torch is not installed; see make train-env")
+
+import onnx  # noqa: E402
+from onnx import numpy_helper  # noqa: E402
+
+from bundle.text import Row, assemble, padded_length  # noqa: E402
+from training import export, int8  # noqa: E402
+from training.lists import encode_lists, read_lists  # noqa: E402
+from training.runtime import OrtSession, score_rows  # noqa: E402
+from training.student import Student, load  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def student(exported: Path) -> Student:
+    """The random student."""
+    return load(exported / "distil")
+
+
+@pytest.fixture(scope="module")
+def rows(exported: Path, student: Student) -> list[Row]:
+    """Every training pair."""
+    return encode_lists(student.encoder, read_lists(exported / "data" / "pairs.parquet", "train"))
+
+
+@pytest.fixture(scope="module", params=["flat", "plain"])
+def graph(request: pytest.FixtureRequest, exported: Path) -> bytes:
+    """The fp32 graph, in both forms."""
+    model = export.load_student(exported / "distil")
+    return export.to_onnx(export.graph_module(model, request.param), 20).SerializeToString()
+
+
+@pytest.fixture(scope="module")
+def quantized(graph: bytes, rows: list[Row], student: Student) -> bytes:
+    """The int8 graph with 7-bit weights."""
+    return int8.quantize(graph, rows[:200], student.contract)
+
+
+def test_every_linear_outside_the_head_is_integer(graph: bytes, quantized: bytes) -> None:
+    """Three layers have their products in int8, the head keeps its two in fp32, and nothing is dynamic."""
+    kinds = [node.op_type for node in onnx.load_from_string(quantized).graph.node]
+    linears = int8.find_linears(onnx.load_from_string(graph))
+
+    assert kinds.count("MatMulIntegerToFloat") == len(linears) >= 13
+    assert not any(kind.startswith("Dynamic") for kind in kinds)
+    assert not int8.find_linears(onnx.load_from_string(quantized))
+
+
+def test_int8_follows_fp32(graph: bytes, quantized: bytes, rows: list[Row], student: Student) -> None:
+    """On rows that calibration did not see, logits correlate and errors are small beside their spread."""
+    exact = score_rows(OrtSession(graph), rows[200:], student.contract)
+    rounded = score_rows(OrtSession(quantized), rows[200:], student.contract)
+
+    assert exact.std() > 0.1
+    assert np.corrcoef(exact, rounded)[0, 1] > 0.98
+    assert np.sqrt(np.mean((exact - rounded) ** 2)) < 0.2 * exact.std()
+
+
+def test_a_pair_scores_bit_for_bit_alike_in_any_batch(
+    quantized: bytes, rows: list[Row], student: Student
+) -> None:
+    """Over 200 random batches, no score differs in one bit from the score of the pair alone."""
+    session, draws = OrtSession(quantized), np.random.default_rng(0)
+    by_length: dict[int, list[Row]] = {}
+    for row in rows:
+        by_length.setdefault(padded_length(len(row), student.contract.max_length), []).append(row)
+    template = student.contract.template
+    alone = {
+        row.ids: session.run(assemble([row], template, length))[0]
+        for length, members in by_length.items()
+        for row in members
+    }
+    for _ in range(200):
+        length = int(draws.choice(list(by_length)))
+        members = by_length[length]
+        batch = [members[i] for i in draws.integers(0, len(members), int(draws.integers(1, 41)))]
+        together = session.run(assemble(batch, template, length))
+
+        assert [alone[row.ids] for row in batch] == together.tolist()
+
+
+def test_reduced_range_cannot_saturate_sixteen_bits(quantized: bytes) -> None:
+    """Two neighbouring u8 x s8 products fit an int16 for every weight of the graph."""
+    weights = [
+        numpy_helper.to_array(tensor).astype(np.int64)
+        for tensor in onnx.load_from_string(quantized).graph.initializer
+        if tensor.name.endswith(".integer") and len(tensor.dims) == 2
+    ]
+
+    assert weights
+    assert all(255 * (np.abs(w[:-1]) + np.abs(w[1:])).max() <= np.iinfo(np.int16).max for w in weights)
+
+
+def test_full_range_uses_eight_bits(graph: bytes, rows: list[Row], student: Student) -> None:
+    """Without the reduction weights reach 127: the option does what it says."""
+    model = onnx.load_from_string(int8.quantize(graph, rows[:64], student.contract, reduce_range=False))
+    largest = max(
+        np.abs(numpy_helper.to_array(t).astype(int)).max()
+        for t in model.graph.initializer
+        if t.data_type == 3
+    )
+
+    assert largest == 127
+
+
+def test_large_embedding_tables_become_int8(
+    graph: bytes, rows: list[Row], student: Student, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A table above the size limit is stored in one byte a value, and its rows come back nearly as they were."""
+    words = student.model.bert.embeddings.word_embeddings.weight.detach().numpy()
+    monkeypatch.setattr(int8, "TABLE_ROWS", len(words))
+    model = onnx.load_from_string(int8.quantize(graph, rows[:64], student.contract))
+    stored = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+    name = next(n for n, v in stored.items() if v.dtype == np.int8 and v.shape == words.shape)
+    restored = stored[name] * stored[name.replace(".integer", ".scale")]
+
+    assert np.abs(restored - words).max() <= np.abs(words).max() / 127
+    assert not any(v.dtype == np.float32 and v.shape == words.shape for v in stored.values())
+
+
+def test_a_graph_without_linears_is_refused(tiny_bundle: Path, rows: list[Row], student: Student) -> None:
+    """There is nothing to quantise in a graph without constant products, and that is an error."""
+    graph = next((tiny_bundle / "tiny").glob("*.onnx")).read_bytes()
+    with pytest.raises(ValueError, match="no matrix product"):
+        int8.quantize(graph, rows[:8], student.contract)
