@@ -81,7 +81,8 @@ def test_training_approaches_the_teacher(tmp_path: Path, margin: str) -> None:
         return margin_mse(scores, wanted, torch.ones_like(wanted, dtype=torch.bool)).item()
 
     before = loss()
-    train(one, groups_of(rows, 6, seed=0), RECIPE.model_copy(update={"margin": margin}), tmp_path, seed=1)
+    longer = RECIPE.model_copy(update={"margin": margin, "epochs": 40.0})
+    train(one, groups_of(rows, 6, seed=0), longer, tmp_path, seed=1)
 
     assert loss() < 0.75 * before
 

@@ -40,7 +40,7 @@ def test_product_text_keeps_order_and_clips_fields() -> None:
 def test_training_lowers_the_loss_and_reload_scores_alike(tmp_path: Path) -> None:
     """Fine-tuning moves exact above irrelevant, and a saved teacher scores as the trained one."""
     torch.manual_seed(0)
-    recipe = TeacherRecipe(fields=("title",), fresh=SHAPE, epochs=12, learning_rate=3e-3, max_length=32)
+    recipe = TeacherRecipe(fields=("title",), fresh=SHAPE, epochs=12, learning_rate=1e-2, max_length=32)
     data = [row | {"weight": 1.0} for row in rows()]
     made = load_base(recipe, "", texts())
     target = np.array([row["target"] for row in data])
