@@ -21,9 +21,10 @@ from transformers import Trainer, TrainingArguments
 from bundle.text import PairEncoder
 from training import student
 from training.augment import product_line
+from training.lists import product_of
 from training.losses import margin_mse
 from training.recipe import DistilRecipe
-from training.student import Student, product_of
+from training.student import Student
 
 if TYPE_CHECKING:
     from training.stages import Context, Metrics

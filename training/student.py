@@ -27,8 +27,7 @@ from transformers import (
 )
 
 from bundle.manifest import FieldSpec, PairTemplate, TextContract
-from bundle.text import PairEncoder, Product, Row, assemble
-from training.data import FIELDS
+from bundle.text import PairEncoder, Row, assemble
 from training.hub import load_pretrained
 from training.recipe import DistilRecipe, FreshRecipe, TextRecipe
 
@@ -173,8 +172,3 @@ def load(folder: Path) -> Student:
     contract = TextContract.model_validate_json((folder / CONTRACT_FILE).read_bytes())
     model = BertForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
     return Student(model, PairEncoder((folder / "tokenizer.json").read_bytes(), contract), contract)
-
-
-def product_of(row: dict[str, Any]) -> Product:
-    """Return the product of a row of the internal schema."""
-    return Product(**{field: row[field] or "" for field in FIELDS})

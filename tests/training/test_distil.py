@@ -12,9 +12,10 @@ from transformers import BertModel  # noqa: E402
 from bundle.text import PairEncoder  # noqa: E402
 from training import student, synthetic  # noqa: E402
 from training.distil import Group, GroupCollator, groups_of, train  # noqa: E402
+from training.lists import product_of  # noqa: E402
 from training.losses import margin_mse  # noqa: E402
 from training.recipe import DistilRecipe, FieldRecipe, FreshRecipe, TextRecipe  # noqa: E402
-from training.student import Student, product_of  # noqa: E402
+from training.student import Student  # noqa: E402
 
 SHAPE = FreshRecipe(hidden=32, layers=2, heads=2, vocabulary=300)
 FIELDS = (
