@@ -110,3 +110,10 @@ def test_products_differ(tiny_bundle: Path) -> None:
     ]
 
     assert len({logit.tobytes() for logit in logits}) == 3
+
+
+def test_single_rows_are_doubled_where_they_would_differ(tiny_bundle: Path) -> None:
+    """The tiny bundle's graph rounds a batch of one otherwise, and boot finds that out for every session."""
+    sessions = open_sessions(read_bundle(tiny_bundle, "tiny"), precision=None, device="cpu", workers=2)
+
+    assert [session.doubles_single_rows for session in sessions] == [True, True]
