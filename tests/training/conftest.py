@@ -14,7 +14,7 @@ import pytest
 os.environ["HF_HUB_OFFLINE"] = "1"  # before any import of the hub's client, which reads it once
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-REASON = "torch is not installed; see make train-env"
+REASON = "torch is not installed; see requirements/install"
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-pytest.importorskip("torch", reason="torch is not installed; see make train-env")
+pytest.importorskip("torch", reason="torch is not installed; see requirements/install")
 pytest.importorskip("scipy", reason="the training environment is not installed")
 
 from bundle.manifest import Calibration

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="torch is not installed; see make train-env")
+torch = pytest.importorskip("torch", reason="torch is not installed; see requirements/install")
 
 from transformers import BertModel  # noqa: E402
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="torch is not installed; see make train-env")
+torch = pytest.importorskip("torch", reason="torch is not installed; see requirements/install")
 
 import onnx  # noqa: E402
 from transformers import DistilBertConfig, DistilBertForSequenceClassification  # noqa: E402

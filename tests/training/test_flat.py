@@ -2,7 +2,7 @@
 
 import pytest
 
-torch = pytest.importorskip("torch", reason="torch is not installed; see make train-env")
+torch = pytest.importorskip("torch", reason="torch is not installed; see requirements/install")
 
 from transformers import BertConfig, BertForSequenceClassification  # noqa: E402
 

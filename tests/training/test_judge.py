@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="torch is not installed; see make train-env")
+torch = pytest.importorskip("torch", reason="torch is not installed; see requirements/install")
 pa = pytest.importorskip("pyarrow", reason="the training environment is not installed")
 
 from transformers import LlamaConfig, LlamaForCausalLM  # noqa: E402

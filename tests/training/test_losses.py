@@ -4,7 +4,7 @@ from itertools import combinations
 
 import pytest
 
-torch = pytest.importorskip("torch", reason="torch is not installed; see make train-env")
+torch = pytest.importorskip("torch", reason="torch is not installed; see requirements/install")
 
 from training.losses import margin_mse, soft_target_bce  # noqa: E402
 

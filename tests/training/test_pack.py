@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("torch", reason="torch is not installed; see make train-env")
+pytest.importorskip("torch", reason="torch is not installed; see requirements/install")
 
 import numpy as np
 import pyarrow as pa

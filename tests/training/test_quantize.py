@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-pytest.importorskip("torch", reason="torch is not installed; see make train-env")
+pytest.importorskip("torch", reason="torch is not installed; see requirements/install")
 
 from bundle.text import Row
 from training import quantize

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytest.importorskip("torch", reason="torch is not installed; see make train-env")
+pytest.importorskip("torch", reason="torch is not installed; see requirements/install")
 
 from bundle import PairEncoder, Product
 from bundle.store import read_bundle
