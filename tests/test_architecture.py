@@ -34,7 +34,6 @@ ALLOWED = {
         "onnxruntime",
         "prometheus_client",
         "pydantic",
-        "pydantic_settings",
         "starlette",
         "tokenizers",
         "uvicorn",

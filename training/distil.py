@@ -136,7 +136,8 @@ def run(context: Context) -> Metrics:
     """Write the student folder."""
     recipe = context.recipe.distil
     torch.manual_seed(context.seed)
-    shards = sorted((context.inputs("label") / "shards").glob("*.parquet"))
+    labels = context.inputs("label" if context.recipe.blend is None else "blend")
+    shards = sorted((labels / "shards").glob("*.parquet"))
     rows = [row for shard in shards for row in pq.read_table(shard).to_pylist()]
     groups = groups_of(rows, recipe.group, context.seed)
     texts = (f"{row['query']} {product_line(row)}" for row in rows)

@@ -42,8 +42,14 @@ class Labeller:
         return pairs.append_column("logit", pa.array(logits)).append_column("probabilities", column)
 
 
-def to_label(judged: pa.Table, unlabelled: pa.Table) -> pa.Table:
-    """Return all pairs the student learns from: the train split's products without their labels, then the others."""
+def to_label(judged: pa.Table, unlabelled: pa.Table, max_queries: int = 0) -> pa.Table:
+    """Return all pairs the student learns from: the train split's products without their labels, then the others.
+
+    Of the others only the first `max_queries` queries are taken, if that is not 0.
+    """
+    if max_queries:
+        kept = set(list(dict.fromkeys(unlabelled["query_id"].to_pylist()))[:max_queries])
+        unlabelled = unlabelled.filter(pc.is_in(unlabelled["query_id"], pa.array(list(kept), pa.string())))
     train = judged.filter(pc.equal(judged["split"], "train")).sort_by([("query_id", "ascending")])
     source = train["dataset"].cast(pa.string())
     rank = pa.array([JUDGED_RANK] * len(train), pa.int32())
@@ -57,6 +63,7 @@ def run(context: Context) -> Metrics:
     pairs = to_label(
         pq.read_table(context.inputs("data") / "pairs.parquet"),
         pq.read_table(context.inputs("augment") / "pairs.parquet"),
+        recipe.max_queries,
     )
 
     def scorer() -> Scorer:

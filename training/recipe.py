@@ -160,9 +160,19 @@ class TeacherRecipe(Section):
 class LabelRecipe(Section):
     """Scoring of the unlabelled pairs by the teacher."""
 
+    max_queries: int = Field(
+        0, ge=0, description="unlabelled queries scored, in the order of augment; 0 is all"
+    )
     shard_queries: int = Field(200, ge=1)
     batch_pairs: int = Field(64, ge=1)
     bf16: bool = False
+
+
+class BlendRecipe(Section):
+    """A zero-shot sentence encoder beside the teacher, as an ensemble of two."""
+
+    biencoder: str
+    weight: float = Field(0.5, ge=0.0, le=1.0, description="share of the encoder's cosine in the blend")
 
 
 class FieldRecipe(Section):
@@ -210,6 +220,7 @@ class Recipe(Section):
     judge: JudgeRecipe | None = None
     teacher: TeacherRecipe
     label: LabelRecipe = LabelRecipe()
+    blend: BlendRecipe | None = None
     distil: DistilRecipe
     calibrate: CalibrateRecipe = CalibrateRecipe()
     export: ExportRecipe = ExportRecipe()

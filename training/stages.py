@@ -32,7 +32,8 @@ STAGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "judge": ("training.judge", ("data", "augment")),
     "teacher": ("training.teacher", ("data", "judge")),
     "label": ("training.label", ("data", "augment", "teacher")),
-    "distil": ("training.distil", ("data", "teacher", "label")),
+    "blend": ("training.blend", ("label",)),
+    "distil": ("training.distil", ("data", "teacher", "label", "blend")),
     "calibrate": ("training.calibrate", ("data", "distil")),
     "export": ("training.export", ("distil",)),
     "quantize": ("training.quantize", ("data", "distil", "export")),
@@ -106,8 +107,8 @@ class Run:
         return path
 
     def wanted(self) -> list[str]:
-        """Return the stages of this recipe in order; judge only when the recipe has it."""
-        return [stage for stage in STAGES if stage != "judge" or self.recipe.judge is not None]
+        """Return the stages of this recipe in order, without the optional ones that it has no section for."""
+        return [stage for stage in STAGES if getattr(self.recipe, stage) is not None]
 
     def reads(self, stage: str) -> tuple[str, ...]:
         """Return the stages that a stage reads under this recipe."""
