@@ -95,7 +95,12 @@ def read_judged_folder(source: SourceRecipe) -> Iterator[Row]:
     products = {p["product_id"]: p for p in read_jsonl(folder / "products.jsonl.gz")}
     with _open(folder / "judgements.csv.gz") as file:
         for line in csv.DictReader(file):
-            query, product = queries[line["query_id"]], products[line["product_id"]]
+            query, product = queries.get(line["query_id"]), products.get(line["product_id"])
+            if query is None or product is None:
+                raise DataError(
+                    f"{folder}: a judgement names query {line['query_id']} and product {line['product_id']}, "
+                    "and one of them is in no file of the folder"
+                )
             texts = {field: product.get(field) or "" for field in FIELDS}
             yield judged(
                 {"query_id": line["query_id"], "query": query["query"], "locale": query["locale"]}

@@ -156,6 +156,15 @@ def test_bad_rows_are_named(tmp_path: Path, text: str, told: str) -> None:
         list(read_table(SourceRecipe(kind="table", name="own", path=str(path))))
 
 
+def test_a_judgement_of_an_unknown_product_is_named(tmp_path: Path) -> None:
+    """A judged product that no file describes is an error that names it."""
+    folder = judged_folder(tmp_path)
+    write_gzip(folder / "products.jsonl.gz", [json.dumps({"product_id": "p0", "title": "product 0"})])
+
+    with pytest.raises(DataError, match="product p1"):
+        list(read_judged_folder(SourceRecipe(kind="judged", name="x", path=str(folder))))
+
+
 def test_missing_file_is_named(tmp_path: Path) -> None:
     """A path that is not there is named in the error."""
     with pytest.raises(DataError, match=r"gone\.csv"):
