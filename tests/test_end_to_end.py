@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("torch", reason="torch is not installed; training cannot run")
+pq = pytest.importorskip("pyarrow.parquet", reason="the training environment is not installed")
 
-from bundle import PairEncoder, Product, read_bundle
-from bundle.verify import score_rows
-from tests.service.support import serving
-from training.__main__ import main
-from training.runtime import OrtSession
-from training.stages import STAGES
+from bundle import PairEncoder, Product, read_bundle  # noqa: E402
+from bundle.verify import score_rows  # noqa: E402
+from tests.service.support import serving  # noqa: E402
+from training.__main__ import main  # noqa: E402
+from training.runtime import OrtSession  # noqa: E402
+from training.stages import STAGES  # noqa: E402
 
 TINY = Path(__file__).parent.parent / "training" / "recipes" / "tiny.toml"
 SMALLER = (
@@ -39,17 +40,35 @@ TITLES = [
 def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished run."""
     root = tmp_path_factory.mktemp("run")
-    overrides = [word for value in (f"run.dir={root}", *SMALLER) for word in ("--set", value)]
-    assert main(["all", "--recipe", str(TINY), *overrides]) == 0
+    assert run_stage("all", root) == 0
     return root
+
+
+def run_stage(stage: str, root: Path, *overrides: str) -> int:
+    """Run a stage of the smaller tiny recipe from the command line; its exit code."""
+    words = [word for value in (f"run.dir={root}", *SMALLER, *overrides) for word in ("--set", value)]
+    return main([stage, "--recipe", str(TINY), *words])
 
 
 def test_every_stage_leaves_its_folder_and_figures(run_folder: Path) -> None:
     """The run manifest holds a key and figures for each stage; nothing half-written is left."""
     told = json.loads((run_folder / "run.json").read_text())
 
-    assert set(told["stages"]) == set(STAGES) - {"judge"}
+    assert set(told["stages"]) == set(STAGES) - {"judge", "blend"}
     assert not list(run_folder.glob(".*.part"))
+
+
+def test_an_optional_stage_joins_a_finished_run(run_folder: Path) -> None:
+    """A blend section adds the blend of teacher and encoder for every labelled pair, the parts kept."""
+    encoder = run_folder / "teacher"  # any BERT folder is an encoder
+
+    assert run_stage("blend", run_folder, f"blend={{biencoder='{encoder}', weight=0.25}}") == 0
+
+    blend = pq.read_table(run_folder / "blend" / "shards" / "labels-00000.parquet")
+    assert len(blend) == sum(
+        pq.read_metadata(p).num_rows for p in (run_folder / "label" / "shards").iterdir()
+    )
+    assert {"logit", "teacher_logit", "cosine", "probabilities"} <= set(blend.column_names)
 
 
 def test_the_bundle_tells_where_it_comes_from(run_folder: Path) -> None:
