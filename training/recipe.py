@@ -86,10 +86,10 @@ class DataRecipe(Section):
 
     def fingerprint(self) -> dict[str, str]:
         """Return the sha256 of every file the sources and the pool read."""
-        files = [file for source in self.sources for file in source.files()]
+        files = {f"{source.name}/{file.name}": file for source in self.sources for file in source.files()}
         if self.pool is not None and self.pool.kind == "files":
-            files += [Path(self.pool.products), Path(self.pool.queries)]
-        return {file.name: _file_sha256(file) for file in files if file.is_file()}
+            files |= {"pool products": Path(self.pool.products), "pool queries": Path(self.pool.queries)}
+        return {name: _file_sha256(file) for name, file in files.items() if file.is_file()}
 
 
 class AugmentRecipe(Section):

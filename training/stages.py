@@ -126,6 +126,8 @@ class Run:
         }
         if stage == "distil":
             told["text"] = self.recipe.text.model_dump(mode="json")
+        if stage == "bundle":
+            told["run"] = [self.recipe.run.name, self.recipe.run.version]
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
     def is_current(self, stage: str) -> bool:
