@@ -1,6 +1,6 @@
 """Distil the teacher into the student: margin-MSE over all product pairs of a query.
 
-Knows grouped batches and the Trainer; does not know where the teacher's scores come from.
+Knows grouped batches and the loss; does not know where the teacher's scores come from.
 Invariant: the loss sees teacher scores alone, never a human label, and never a held-out query.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,6 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 from torch import Tensor
-from transformers import Trainer, TrainingArguments
 
 from bundle.text import PairEncoder
 from training import student
@@ -25,6 +25,7 @@ from training.lists import product_of
 from training.losses import margin_mse
 from training.recipe import DistilRecipe
 from training.student import Student
+from training.trainer import fit
 
 if TYPE_CHECKING:
     from training.stages import Context, Metrics
@@ -60,29 +61,15 @@ class GroupCollator:
         return self.made.tensors(rows) | {"teacher": scores, "mask": mask}
 
 
-class MarginTrainer(Trainer):
-    """Hugging Face's Trainer with the margin-MSE loss."""
+def margin_loss(logits: Tensor, *, teacher: Tensor, mask: Tensor, margin: str) -> Tensor:
+    """Return margin-MSE between student and teacher scores, as logits or as probabilities.
 
-    def __init__(self, *arguments: Any, margin: str, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self.margin = margin
-        self.model_accepts_loss_kwargs = False  # else the loss is not divided under gradient accumulation
-
-    def compute_loss(
-        self,
-        model: Any,
-        inputs: dict[str, Tensor],
-        return_outputs: bool = False,  # noqa: FBT001, FBT002 - the Trainer's signature
-        **_: Any,
-    ) -> Any:
-        """Return margin-MSE between the student's logits and the teacher's scores, as logits or probabilities."""
-        wanted, mask = inputs.pop("teacher"), inputs.pop("mask")
-        outputs = model(**inputs)
-        scores = torch.zeros_like(wanted).masked_scatter(mask, outputs.logits[:, 0].float())
-        if self.margin == "probability":
-            scores, wanted = scores.sigmoid(), wanted.sigmoid()
-        loss = margin_mse(scores, wanted, mask)
-        return (loss, outputs) if return_outputs else loss
+    Shapes: logits [pairs], in the order of the true entries of mask; teacher and mask [queries, products].
+    """
+    scores = torch.zeros_like(teacher).masked_scatter(mask, logits)
+    if margin == "probability":
+        scores, teacher = scores.sigmoid(), teacher.sigmoid()
+    return margin_mse(scores, teacher, mask)
 
 
 def groups_of(rows: Sequence[Row], size: int, seed: int) -> list[Group]:
@@ -104,32 +91,19 @@ def groups_of(rows: Sequence[Row], size: int, seed: int) -> list[Group]:
 
 def train(made: Student, groups: Sequence[Group], recipe: DistilRecipe, scratch: Path, seed: int) -> float:
     """Train the student in place and return its mean loss; resumes from the newest checkpoint in `scratch`."""
-    arguments = TrainingArguments(
-        output_dir=str(scratch),
-        num_train_epochs=recipe.epochs,
-        learning_rate=recipe.learning_rate,
-        warmup_steps=recipe.warmup,
-        weight_decay=recipe.weight_decay,
-        per_device_train_batch_size=recipe.queries_per_batch,
-        bf16=recipe.bf16,
-        remove_unused_columns=False,
-        save_steps=recipe.checkpoint_steps,
-        save_total_limit=1,
-        logging_steps=50,
-        report_to=list(recipe.report_to) or "none",
+    return fit(
+        made.model,
+        groups,
+        GroupCollator(made),
+        partial(margin_loss, margin=recipe.margin),
+        targets=("teacher", "mask"),
+        schedule=recipe,
+        batch_items=recipe.queries_per_batch,
+        scratch=scratch,
         seed=seed,
-        use_cpu=not torch.cuda.is_available(),
-        dataloader_pin_memory=torch.cuda.is_available(),
+        save_steps=recipe.checkpoint_steps,
+        logging_steps=50,
     )
-    trainer = MarginTrainer(
-        model=made.model,
-        args=arguments,
-        train_dataset=list(groups),
-        data_collator=GroupCollator(made),
-        margin=recipe.margin,
-    )
-    resume = any(scratch.glob("checkpoint-*")) or None
-    return float(trainer.train(resume_from_checkpoint=resume).training_loss)
 
 
 def run(context: Context) -> Metrics:

@@ -18,8 +18,9 @@ import torch
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 from torch import Tensor
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trainer, TrainingArguments
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from training import trainer
 from training.baselines import random_order
 from training.calibrate import fit
 from training.data import normalize_query, write_rows
@@ -168,62 +169,33 @@ def training_rows(pairs: Sequence[Row], judged: Sequence[Row], recipe: TeacherRe
     return rows
 
 
-class SoftTargetTrainer(Trainer):
-    """Hugging Face's Trainer with the soft-target loss."""
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self.model_accepts_loss_kwargs = False  # else the loss is not divided under gradient accumulation
-
-    def compute_loss(
-        self,
-        model: Any,
-        inputs: dict[str, Tensor],
-        return_outputs: bool = False,  # noqa: FBT001, FBT002 - the Trainer's signature
-        **_: Any,
-    ) -> Any:
-        """Return the weighted soft-target cross-entropy of a batch."""
-        targets, weights = inputs.pop("target"), inputs.pop("weight")
-        outputs = model(**inputs)
-        loss = soft_target_bce(outputs.logits[:, 0].float(), targets, weights)
-        return (loss, outputs) if return_outputs else loss
-
-
 def fine_tune(teacher: Teacher, rows: Sequence[Row], scratch: Path, seed: int) -> None:
     """Train the teacher in place; resumes from the newest checkpoint in `scratch`."""
     recipe = teacher.recipe
     encoded = teacher.encode(rows)
-    items = [e | {"target": r["target"], "weight": r["weight"]} for e, r in zip(encoded, rows, strict=True)]
+    items = [e | {"targets": r["target"], "weights": r["weight"]} for e, r in zip(encoded, rows, strict=True)]
 
     def collate(batch: list[Row]) -> dict[str, Tensor]:
-        told = {name: torch.tensor([item[name] for item in batch]) for name in ("target", "weight")}
+        told = {name: torch.tensor([item[name] for item in batch]) for name in ("targets", "weights")}
         ids = [{k: v for k, v in item.items() if k not in told} for item in batch]
         return dict(teacher.tokenizer.pad(ids, return_tensors="pt")) | told
 
-    arguments = TrainingArguments(
-        output_dir=str(scratch),
-        num_train_epochs=recipe.epochs,
-        learning_rate=recipe.learning_rate,
-        warmup_steps=recipe.warmup,
-        weight_decay=recipe.weight_decay,
-        per_device_train_batch_size=recipe.batch_size,
+    trainer.fit(
+        teacher.model,
+        items,
+        collate,
+        soft_target_bce,
+        targets=("targets", "weights"),
+        schedule=recipe,
+        batch_items=recipe.batch_size,
+        scratch=scratch,
+        seed=seed,
         gradient_accumulation_steps=recipe.accumulation,
         activation_checkpointing=recipe.activation_checkpointing,
-        bf16=recipe.bf16,
         train_sampling_strategy="group_by_length",
-        remove_unused_columns=False,
         save_steps=200,
-        save_total_limit=1,
         logging_steps=20,
-        report_to=list(recipe.report_to) or "none",
-        seed=seed,
-        use_cpu=not torch.cuda.is_available(),
-        dataloader_pin_memory=torch.cuda.is_available(),
     )
-    trainer = SoftTargetTrainer(
-        model=teacher.model, args=arguments, train_dataset=items, data_collator=collate
-    )
-    trainer.train(resume_from_checkpoint=any(scratch.glob("checkpoint-*")) or None)
 
 
 def run(context: Context) -> Metrics:
