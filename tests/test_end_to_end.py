@@ -1,6 +1,7 @@
 """From nothing to answers: every training stage of the tiny recipe, then the service on its bundle."""
 
 import json
+import shutil
 import urllib.request
 from pathlib import Path
 
@@ -58,13 +59,14 @@ def test_every_stage_leaves_its_folder_and_figures(run_folder: Path) -> None:
     assert not list(run_folder.glob(".*.part"))
 
 
-def test_an_optional_stage_joins_a_finished_run(run_folder: Path) -> None:
+def test_an_optional_stage_joins_a_finished_run(run_folder: Path, tmp_path: Path) -> None:
     """A blend section adds the blend of teacher and encoder for every labelled pair, the parts kept."""
-    encoder = run_folder / "teacher"  # any BERT folder is an encoder
+    root = Path(shutil.copytree(run_folder, tmp_path / "run"))
+    encoder = root / "teacher"  # any BERT folder is an encoder
 
-    assert run_stage("blend", run_folder, f"blend={{biencoder='{encoder}', weight=0.25}}") == 0
+    assert run_stage("blend", root, f"blend={{biencoder='{encoder}', weight=0.25}}") == 0
 
-    blend = pq.read_table(run_folder / "blend" / "shards" / "labels-00000.parquet")
+    blend = pq.read_table(root / "blend" / "shards" / "labels-00000.parquet")
     assert len(blend) == sum(
         pq.read_metadata(p).num_rows for p in (run_folder / "label" / "shards").iterdir()
     )

@@ -25,7 +25,7 @@ Floats = NDArray[np.float64]
 def spread_within(values: Floats, groups: NDArray[np.int64]) -> float:
     """Return the root mean square deviation of values [n] from the mean of their group [n].
 
-    >>> spread_within(np.array([1.0, 3.0, 10.0, 14.0]), np.array([0, 0, 1, 1])) ** 2
+    >>> round(spread_within(np.array([1.0, 3.0, 10.0, 14.0]), np.array([0, 0, 1, 1])) ** 2, 6)
     2.5
     """
     means = np.bincount(groups, values) / np.bincount(groups)
