@@ -26,7 +26,7 @@ def bundle(request: pytest.FixtureRequest, tiny_bundle: Path) -> Bundle:
     if request.param == "tiny":
         return read_bundle(tiny_bundle, "tiny")
     if not DEFAULT.exists():
-        pytest.skip("models/default is not there yet (issue 2)")
+        pytest.skip("models/default is not in this checkout")
     return read_bundle(DEFAULT.parent, DEFAULT.name)
 
 
