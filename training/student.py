@@ -30,6 +30,7 @@ from bundle.manifest import FieldSpec, PairTemplate, TextContract
 from bundle.text import PairEncoder, Row, assemble
 from training.hub import load_pretrained
 from training.recipe import DistilRecipe, FreshRecipe, TextRecipe
+from training.stages import StageError
 
 CONTRACT_FILE = "text_contract.json"
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -100,7 +101,7 @@ def build(
     tokenizer = load_pretrained(AutoTokenizer, weights)
     body = load_pretrained(AutoModel, weights, dtype=torch.float32)
     if not isinstance(body, BertModel):
-        raise ValueError(
+        raise StageError(
             f"student body {recipe.model} is a {type(body).__name__}; only BERT bodies can be students"
         )
     kept = recipe.layers or tuple(range(body.config.num_hidden_layers))
