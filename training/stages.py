@@ -115,20 +115,29 @@ class Run:
         return tuple(other for other in STAGES[stage][1] if other in self.wanted())
 
     def key(self, stage: str) -> str:
-        """Return the hash of everything a stage's output depends on: its recipe, its inputs, its sources."""
-        section = getattr(self.recipe, stage)
-        told = {
-            "stage": stage,
-            "seed": self.recipe.run.seed,
-            "section": section.model_dump(mode="json"),
-            "sources": self.recipe.data.fingerprint() if stage == "data" else {},
-            "reads": {other: self.key(other) for other in self.reads(stage)},
-        }
-        if stage == "distil":
-            told["text"] = self.recipe.text.model_dump(mode="json")
-        if stage == "bundle":
-            told["run"] = [self.recipe.run.name, self.recipe.run.version]
-        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+        """Return the hash of everything a stage's output depends on: its recipe, its inputs, its sources.
+
+        StageError when the recipe has no section for an optional stage.
+        """
+        if getattr(self.recipe, stage) is None:
+            raise StageError(f"the recipe has no [{stage}] section: add one, or leave the stage out")
+        keys: dict[str, str] = {}
+        for each in self.wanted():  # in order, so that what a stage reads has its key already
+            told = {
+                "stage": each,
+                "seed": self.recipe.run.seed,
+                "section": getattr(self.recipe, each).model_dump(mode="json"),
+                "sources": self.recipe.data.fingerprint() if each == "data" else {},
+                "reads": {other: keys[other] for other in self.reads(each)},
+            }
+            if each == "distil":
+                told["text"] = self.recipe.text.model_dump(mode="json")
+            if each == "bundle":
+                told["run"] = [self.recipe.run.name, self.recipe.run.version]
+            keys[each] = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+            if each == stage:
+                break
+        return keys[stage]
 
     def is_current(self, stage: str) -> bool:
         """Say whether a stage's folder was made from just this recipe and these inputs."""
@@ -137,6 +146,7 @@ class Run:
 
     def execute(self, stage: str) -> None:
         """Run a stage unless it is current; its output folder appears whole or not at all."""
+        key = self.key(stage)
         if self.is_current(stage):
             print(f"{stage}: up to date", file=sys.stderr)
             return
@@ -145,7 +155,6 @@ class Run:
                 raise StageError(
                     f"stage {other} is missing or out of date: run it before {stage}, or use `all`"
                 )
-        key = self.key(stage)
         scratch = self.root / ".scratch" / f"{stage}-{key[:12]}"
         scratch.mkdir(parents=True, exist_ok=True)
         out = self.root / f".{stage}.{os.getpid()}.part"

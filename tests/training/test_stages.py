@@ -47,6 +47,22 @@ def test_a_stage_without_its_inputs_says_what_to_run(tmp_path: Path) -> None:
         Run(tiny(tmp_path)).execute("augment")
 
 
+def test_an_optional_stage_without_a_section_says_so(tmp_path: Path) -> None:
+    """A stage that the recipe leaves out is one clear error, not a traceback."""
+    with pytest.raises(StageError, match=r"no \[judge\] section"):
+        Run(tiny(tmp_path)).execute("judge")
+
+
+def test_sources_are_read_once_for_a_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last stage's key hashes the source files once, however many stages lie between."""
+    calls = []
+    monkeypatch.setattr("training.recipe.DataRecipe.fingerprint", lambda self: calls.append(self) or {})
+
+    Run(tiny(tmp_path)).key("bundle")
+
+    assert len(calls) == 1
+
+
 def test_a_failing_stage_leaves_no_half_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An exception in a stage leaves neither its folder nor a partial one, and keeps the old one."""
     run = Run(tiny(tmp_path))
