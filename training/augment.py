@@ -1,4 +1,4 @@
-"""Make unlabelled query-product pairs: BM25 candidates sampled across ranks plus random products.
+"""Make unlabelled query-product pairs: candidates of BM25 and a sentence encoder across ranks, and random ones.
 
 Knows retrieval and sampling; does not know teachers.
 Invariant: no query whose normalised form is in the validation or test split, and no product twice for a query.
@@ -7,7 +7,7 @@ Invariant: no query whose normalised form is in the validation or test split, an
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import bm25s
 import numpy as np
@@ -31,7 +31,16 @@ UNLABELLED = pa.schema(
     + [("rank", pa.int32())]
 )
 
+SIMILARITY_ROWS = 256  # queries compared with every product at once
+
 Row = dict[str, Any]
+
+
+class Encoder(Protocol):
+    """Turns texts into unit vectors."""
+
+    def embed(self, texts: list[str]) -> np.ndarray:
+        """Return float32 [n, hidden]."""
 
 
 def choose_queries(pairs: list[Row], pool: list[Row], recipe: AugmentRecipe, seed: int) -> list[Row]:
@@ -86,8 +95,8 @@ def unique_products(rows: list[Row]) -> list[Row]:
     return kept
 
 
-def pair_up(queries: list[Row], products: list[Row], recipe: AugmentRecipe, seed: int) -> list[Row]:
-    """Return unlabelled rows: for each query `ranked` products across BM25 ranks and `random` others."""
+def lexical_candidates(queries: list[Row], products: list[Row], depth: int) -> list[np.ndarray]:
+    """Return, per query, the products (row numbers, best first) that BM25 finds, at most `depth`."""
     index = bm25s.BM25()
     index.index(
         bm25s.tokenize([product_line(p) for p in products], stopwords="en", show_progress=False),
@@ -96,21 +105,58 @@ def pair_up(queries: list[Row], products: list[Row], recipe: AugmentRecipe, seed
     tokens = bm25s.tokenize(
         [q["query"] for q in queries], stopwords=None, show_progress=False, return_ids=False
     )
-    depth = min(recipe.depth, len(products))
-    found, scores = index.retrieve(tokens, k=depth, show_progress=False, n_threads=0)
+    found, scores = index.retrieve(tokens, k=min(depth, len(products)), show_progress=False, n_threads=0)
+    return [ids[score > 0] for ids, score in zip(found, scores, strict=True)]
+
+
+def dense_candidates(
+    queries: list[Row], products: list[Row], depth: int, encoder: Encoder, least: float
+) -> list[np.ndarray | None]:
+    """Return, per query, the products (row numbers, best first) nearest to it by cosine of the titles.
+
+    None for a query whose nearest product is less similar than `least`: the catalogue has nothing for it.
+    """
+    titles = encoder.embed([product["title"] for product in products])
+    wanted = encoder.embed([query["query"] for query in queries])
+    depth = min(depth, len(products))
+    found: list[np.ndarray | None] = []
+    for start in range(0, len(queries), SIMILARITY_ROWS):
+        cosines = wanted[start : start + SIMILARITY_ROWS] @ titles.T
+        nearest = np.argpartition(-cosines, depth - 1, axis=1)[:, :depth]
+        for ids, row in zip(nearest, cosines, strict=True):
+            best_first = ids[np.argsort(-row[ids], kind="stable")]
+            found.append(best_first if row[best_first[0]] >= least else None)
+    return found
+
+
+def pair_up(
+    queries: list[Row],
+    products: list[Row],
+    recipe: AugmentRecipe,
+    seed: int,
+    encoder: Encoder | None = None,
+) -> list[Row]:
+    """Return unlabelled rows, query by query, each product once: `ranked`, then `dense`, then `random` ones.
+
+    Without an encoder there are no dense ones and no query is left out.
+    """
+    lexical = lexical_candidates(queries, products, recipe.depth)
+    dense: list[np.ndarray | None] = [np.empty(0, np.int64)] * len(queries)
+    if encoder is not None:
+        dense = dense_candidates(queries, products, recipe.depth, encoder, recipe.min_cosine)
     rows = []
-    for query, ids, score in zip(queries, found, scores, strict=True):
+    for query, matching, near in zip(queries, lexical, dense, strict=True):
+        if near is None:
+            continue
         query_id = hashlib.sha256(normalize_query(query["query"]).encode()).hexdigest()[:16]
         generator = np.random.default_rng([seed, int(query_id, 16)])
-        matching = ids[score > 0]
-        ranks = sample_ranks(len(matching), recipe.ranked, generator)
-        picks = [(int(matching[rank]), int(rank)) for rank in ranks]
-        taken = {pick for pick, _ in picks}
+        picks: dict[int, int] = {}
+        for ids, count in ((matching, recipe.ranked), (near, recipe.dense)):
+            for rank in sample_ranks(len(ids), count, generator):
+                picks.setdefault(int(ids[rank]), int(rank))
         for pick in generator.integers(len(products), size=recipe.random).tolist():
-            if pick not in taken:
-                taken.add(pick)
-                picks.append((pick, -1))
-        for pick, rank in picks:
+            picks.setdefault(pick, -1)
+        for pick, rank in picks.items():
             texts = {field: products[pick][field] for field in FIELDS}
             told = {
                 "query_id": query_id,
@@ -130,6 +176,12 @@ def run(context: Context) -> Metrics:
     pool_products = pq.read_table(data / "pool_products.parquet").to_pylist()
     products = unique_products(pairs + pool_products)
     queries = choose_queries(pairs, pool_queries, recipe, context.seed)
-    rows = pair_up(queries, products, recipe, context.seed)
+    encoder = None
+    if recipe.biencoder:
+        from training.baselines import BiEncoder  # noqa: PLC0415 - seconds of imports, for an encoder alone
+
+        encoder = BiEncoder(context.weights(recipe.biencoder), bf16=True)
+    rows = pair_up(queries, products, recipe, context.seed, encoder)
     write_rows(rows, UNLABELLED, context.out / "pairs.parquet")
-    return {"queries": len(queries), "products": len(products), "pairs": len(rows)}
+    kept = len({row["query_id"] for row in rows})
+    return {"queries": kept, "asked": len(queries), "products": len(products), "pairs": len(rows)}

@@ -77,7 +77,10 @@ class BiEncoder:
     Reference: Reimers and Gurevych, Sentence-BERT, EMNLP 2019.
     """
 
-    def __init__(self, folder: Path | str, *, max_tokens: int = 128, batch_rows: int = 64) -> None:
+    def __init__(
+        self, folder: Path | str, *, max_tokens: int = 128, batch_rows: int = 64, bf16: bool = False
+    ) -> None:
+        self._bf16 = bf16
         self._tokenizer = load_pretrained(AutoTokenizer, str(folder))
         self._model = load_pretrained(AutoModel, str(folder), dtype=torch.float32).eval()
         self._max_tokens = max_tokens
@@ -102,7 +105,8 @@ class BiEncoder:
         tokens = self._tokenizer(
             texts, padding=True, truncation=True, max_length=self._max_tokens, return_tensors="pt"
         )
-        hidden = self._model(**tokens).last_hidden_state
+        with torch.autocast("cpu", torch.bfloat16, enabled=self._bf16):
+            hidden = self._model(**tokens).last_hidden_state.float()
         mask = tokens["attention_mask"].unsqueeze(-1)
         pooled = (hidden * mask).sum(1) / mask.sum(1).clamp(min=1)
         return torch.nn.functional.normalize(pooled, dim=-1).numpy()

@@ -1,12 +1,14 @@
-"""Blend the teacher's scores with a zero-shot sentence encoder's cosines: a small teacher ensemble.
+"""Blend the teacher's scores with the judge's and with sentence encoders' cosines: an ensemble as the teacher.
 
-Knows label shards and a bi-encoder; does not know students.
-Invariant: every pair keeps its teacher logit beside the blend, and the blend has the teacher logit's scale.
+Knows label shards, judged pairs and bi-encoders; does not know students.
+Invariant: every pair keeps each member's score beside the blend, and the blend has the teacher logit's scale.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import groupby
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,13 +34,33 @@ def spread_within(values: Floats, groups: NDArray[np.int64]) -> float:
     return float(np.sqrt(np.mean((values - means[groups]) ** 2)))
 
 
-def blended(logits: Floats, cosines: Floats, groups: NDArray[np.int64], weight: float) -> Floats:
-    """Return (1 - weight) * logit + weight * cosine, the cosine scaled to the logit's spread within queries.
+def whole_groups(values: Floats, groups: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Say for each entry [n] whether no value of its group is NaN.
 
-    Shapes: logits, cosines and groups (query index) are all [n].
+    >>> whole_groups(np.array([1.0, np.nan, 3.0]), np.array([0, 0, 1])).tolist()
+    [False, False, True]
     """
-    scale = spread_within(logits, groups) / spread_within(cosines, groups)
-    return (1 - weight) * logits + weight * scale * cosines
+    missing = np.bincount(groups, np.isnan(values))
+    return (missing == 0)[groups]
+
+
+def blended(members: Sequence[tuple[float, Floats]], groups: NDArray[np.int64]) -> Floats:
+    """Return the weighted mean of members (weight, scores [n]), each at the first one's spread within queries.
+
+    A member may lack scores (NaN): it has no say on a query, one entry of groups [n], that it did not score
+    whole. The first member must have scored all.
+    """
+    first = spread_within(members[0][1], groups)
+    total, weights = np.zeros(len(groups)), np.zeros(len(groups))
+    for weight, scores in members:
+        known = whole_groups(scores, groups)
+        _, known_groups = np.unique(groups[known], return_inverse=True)
+        if not known.any():
+            continue
+        scale = first / spread_within(scores[known], known_groups)
+        total[known] += weight * scale * scores[known]
+        weights[known] += weight
+    return total / weights
 
 
 def cosines_of(table: pa.Table, encoder: BiEncoder) -> Floats:
@@ -54,20 +76,39 @@ def cosines_of(table: pa.Table, encoder: BiEncoder) -> Floats:
     return np.einsum("nd,nd->n", left, right).astype(np.float64)
 
 
+def log_odds_of(table: pa.Table, judged: Path) -> Floats:
+    """Return the judge's log-odds for every pair, [n]; NaN where it was not asked."""
+    asked = pq.read_table(judged, columns=["query_id", "product_id", "log_odds"]).to_pylist()
+    known = {(row["query_id"], row["product_id"]): row["log_odds"] for row in asked}
+    pairs = zip(table["query_id"].to_pylist(), table["product_id"].to_pylist(), strict=True)
+    return np.array([known.get(pair, np.nan) for pair in pairs], np.float64)
+
+
 def run(context: Context) -> Metrics:
-    """Write shards/labels-00000.parquet: `logit` is the blend, `teacher_logit` and `cosine` its parts."""
+    """Write shards/labels-00000.parquet: `logit` is the blend; each member's scores have a column beside it."""
     recipe = context.recipe.blend
     assert recipe is not None
     shards = sorted((context.inputs("label") / "shards").glob("*.parquet"))
     table = pa.concat_tables([pq.read_table(shard) for shard in shards])
-    logits = table["logit"].to_numpy().astype(np.float64)
     groups = np.array([i for i, (_, g) in enumerate(groupby(table["query_id"].to_pylist())) for _ in g])
-    cosines = cosines_of(table, BiEncoder(context.weights(recipe.biencoder)))
-    blend = blended(logits, cosines, groups, recipe.weight)
+    members = {"teacher_logit": (recipe.teacher, table["logit"].to_numpy().astype(np.float64))}
+    if recipe.judge:
+        odds = log_odds_of(table, context.inputs("judge") / "judged.parquet")
+        members["judge_log_odds"] = (recipe.judge, odds)
+    for place, part in enumerate(recipe.encoders):
+        encoder = BiEncoder(context.weights(part.model), bf16=recipe.bf16)
+        members[f"cosine_{place}"] = (part.weight, cosines_of(table, encoder))
+    blend = blended(list(members.values()), groups)
     place = table.schema.get_field_index("logit")
-    table = table.rename_columns({"logit": "teacher_logit"}).append_column("cosine", pa.array(cosines))
-    table = table.add_column(place, "logit", pa.array(blend.astype(np.float32)))
+    table = table.set_column(place, "logit", pa.array(blend.astype(np.float32)))
+    for name, (_, scores) in members.items():
+        table = table.append_column(name, pa.array(scores, from_pandas=True))
     (context.out / "shards").mkdir()
     pq.write_table(table, context.out / "shards" / "labels-00000.parquet", compression="zstd")
-    agreement = float(np.corrcoef(logits, cosines)[0, 1])
-    return {"pairs": len(table), "correlation": round(agreement, 4)}
+    share = {f"correlation {name}": _correlation(blend, scores) for name, (_, scores) in members.items()}
+    return {"pairs": len(table), **share}
+
+
+def _correlation(blend: Floats, scores: Floats) -> float:
+    known = ~np.isnan(scores)
+    return round(float(np.corrcoef(blend[known], scores[known])[0, 1]), 4) if known.sum() > 1 else 0.0

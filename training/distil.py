@@ -101,6 +101,7 @@ def train(made: Student, groups: Sequence[Group], recipe: DistilRecipe, scratch:
         batch_items=recipe.queries_per_batch,
         scratch=scratch,
         seed=seed,
+        chunk=recipe.chunk,
         save_steps=recipe.checkpoint_steps,
         logging_steps=50,
     )

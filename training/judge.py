@@ -64,6 +64,15 @@ class YesNoJudge:
         prefix = self.model(torch.tensor([before]), use_cache=True, logits_to_keep=1).past_key_values
         clipped = [" " + text[: self.recipe.product_chars].replace("\n", " ") for text in products]
         tails = [self.tokenizer.encode(text, add_special_tokens=False) + after for text in clipped]
+        scores = np.empty(len(tails), np.float32)
+        order = sorted(range(len(tails)), key=lambda i: len(tails[i]))
+        for start in range(0, len(order), self.recipe.batch):
+            chosen = order[start : start + self.recipe.batch]
+            scores[chosen] = self._after(prefix, before, [tails[i] for i in chosen])
+        return scores
+
+    def _after(self, prefix: DynamicCache, before: list[int], tails: list[list[int]]) -> np.ndarray:
+        """Return the log-odds at the end of each tail that follows the cached prefix."""
         width = max(map(len, tails))
         ids = torch.tensor([tail + [0] * (width - len(tail)) for tail in tails])
         real = torch.tensor([[1] * (len(before) + len(tail)) + [0] * (width - len(tail)) for tail in tails])
@@ -87,19 +96,17 @@ class YesNoJudge:
 
 
 def to_judge(labelled: list[dict[str, Any]], unlabelled: pa.Table, recipe: JudgeRecipe) -> pa.Table:
-    """Return the pairs to judge: labelled train lists first, then the first unlabelled queries.
+    """Return the pairs to judge: the longest labelled train lists, then the first unlabelled queries.
 
     `target` is the human soft target, null where there is none.
     """
     rows = []
     train = [row for row in labelled if row["split"] == "train"]
-    train.sort(key=lambda row: (row["dataset"], row["query_id"]))
+    train.sort(key=lambda row: (row["dataset"], row["query_id"], row["product_id"]))
     lists = [(k, list(g)) for k, g in groupby(train, key=lambda row: (row["dataset"], row["query_id"]))]
     lists.sort(key=lambda item: -len(item[1]))
-    for (dataset, query_id), unsorted in lists[: recipe.train_lists]:
-        group = sorted(unsorted, key=lambda row: (row["grade"], row["product_id"]))
-        picks = np.unique(np.linspace(0, len(group) - 1, recipe.products_per_query).round().astype(int))
-        for row in (group[i] for i in picks):
+    for (dataset, query_id), group in lists[: recipe.train_lists]:
+        for row in group:
             texts = {field: row[field] for field in FIELDS}
             told = {"query_id": query_id, "query": row["query"], "query_source": dataset, "rank": -1}
             rows.append(told | {"product_id": row["product_id"], "target": row["target"]} | texts)
@@ -109,7 +116,7 @@ def to_judge(labelled: list[dict[str, Any]], unlabelled: pa.Table, recipe: Judge
         (q, g) for q, g in sorted(groups) if normalize_query(g[0]["query"]) not in seen
     ]  # ids are hashes
     for _, group in groups[: recipe.queries]:
-        rows += [row | {"target": None} for row in group[: recipe.products_per_query]]
+        rows += [row | {"target": None} for row in group]
     return pa.Table.from_pylist(rows, schema=JUDGED.remove(JUDGED.get_field_index("log_odds")))
 
 

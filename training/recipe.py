@@ -93,13 +93,20 @@ class DataRecipe(Section):
 
 
 class AugmentRecipe(Section):
-    """Unlabelled pairs: which queries, and how many products from which BM25 ranks."""
+    """Unlabelled pairs: which queries, and how many products of which ranks of which retriever."""
 
     query_sources: tuple[str, ...] = ()
     max_queries: int = Field(1000, ge=1)
     train_queries: bool = True
-    depth: int = Field(100, ge=1, description="BM25 ranks considered")
-    ranked: int = Field(9, ge=1, description="products sampled across those ranks, denser at the top")
+    depth: int = Field(100, ge=1, description="ranks considered")
+    ranked: int = Field(
+        9, ge=1, description="products sampled across the ranks of BM25, denser at the top"
+    )
+    biencoder: str = Field("", description="sentence encoder that retrieves too; empty leaves it out")
+    dense: int = Field(0, ge=0, description="products sampled across the ranks of its cosines")
+    min_cosine: float = Field(
+        -1.0, ge=-1, le=1, description="a query whose nearest product is farther is left out"
+    )
     random: int = Field(1, ge=0, description="products drawn at random")
 
 
@@ -113,12 +120,12 @@ class JudgeRecipe(Section):
         "Is the following product itself a {query}, not an accessory or a part for one? Answer yes or no.\n"
         "Product:"
     )
-    queries: int = Field(500, ge=0, description="unlabelled queries judged,")
-    products_per_query: int = Field(8, ge=2)
+    queries: int = Field(500, ge=0, description="unlabelled queries judged, with all their products")
     train_lists: int = Field(
-        100, ge=0, description="labelled train queries judged too; they fit its calibration"
+        100, ge=0, description="labelled train queries judged too, longest first; they fit its calibration"
     )
     product_chars: int = Field(200, ge=16)
+    batch: int = Field(8, ge=1, description="products of one query in one forward pass")
     shard_queries: int = Field(10, ge=1)
 
 
@@ -168,11 +175,20 @@ class LabelRecipe(Section):
     bf16: bool = False
 
 
-class BlendRecipe(Section):
-    """A zero-shot sentence encoder beside the teacher, as an ensemble of two."""
+class EncoderRecipe(Section):
+    """One zero-shot sentence encoder of the blend."""
 
-    biencoder: str
-    weight: float = Field(0.5, ge=0.0, le=1.0, description="share of the encoder's cosine in the blend")
+    model: str
+    weight: float = Field(1.0, gt=0.0)
+
+
+class BlendRecipe(Section):
+    """The members of the teacher ensemble and their weights, at equal spread within a query."""
+
+    teacher: float = Field(1.0, gt=0.0, description="weight of the fine-tuned teacher's logit")
+    judge: float = Field(0.0, ge=0.0, description="weight of the judge's log-odds, on the queries it judged")
+    encoders: tuple[EncoderRecipe, ...] = ()
+    bf16: bool = False
 
 
 class FieldRecipe(Section):
@@ -201,6 +217,7 @@ class DistilRecipe(Section):
     margin: Literal["logit", "probability"] = "logit"
     group: int = Field(10, ge=2, description="products per query in one step")
     queries_per_batch: int = Field(8, ge=1)
+    chunk: int = Field(20, ge=1, description="pairs of a batch in one forward pass, sorted by length to pad little")
     epochs: float = Field(2.0, gt=0)
     learning_rate: float = Field(1e-4, gt=0)
     warmup: float = Field(0.05, ge=0.0, le=1.0)

@@ -32,7 +32,7 @@ STAGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "judge": ("training.judge", ("data", "augment")),
     "teacher": ("training.teacher", ("data", "judge")),
     "label": ("training.label", ("data", "augment", "teacher")),
-    "blend": ("training.blend", ("label",)),
+    "blend": ("training.blend", ("judge", "label")),
     "distil": ("training.distil", ("data", "teacher", "label", "blend")),
     "calibrate": ("training.calibrate", ("data", "distil")),
     "export": ("training.export", ("distil",)),

@@ -6,7 +6,7 @@ import pytest
 pytest.importorskip("bm25s", reason="the training environment is not installed")
 
 from training import synthetic
-from training.augment import choose_queries, pair_up, sample_ranks, unique_products
+from training.augment import choose_queries, dense_candidates, pair_up, sample_ranks, unique_products
 from training.data import normalize_query
 from training.recipe import AugmentRecipe
 
@@ -48,6 +48,35 @@ def test_top_ranks_share_words_with_the_query() -> None:
 
     ranked, random = ([shared(r) for r in rows if (r["rank"] < 0) == drawn] for drawn in (False, True))
     assert np.mean(ranked) > 2 * np.mean(random)
+
+
+class Words:
+    """An encoder of word counts."""
+
+    def embed(self, texts: list[str]) -> np.ndarray:
+        """Return unit vectors [n, words]; a text without a known word is the zero vector."""
+        known = ("red", "shoe", "hat", "blue")
+        counts = np.array([[text.split().count(word) for word in known] for text in texts], np.float32)
+        return counts / np.maximum(np.linalg.norm(counts, axis=1, keepdims=True), 1e-9)
+
+
+def test_an_encoder_adds_neighbours_and_drops_queries_without_any() -> None:
+    """The nearest products by cosine come with their rank; a query far from every product has no rows."""
+    products = [
+        {"product_id": str(i), "title": t} | dict.fromkeys(("brand", "color", "category"), "")
+        for i, t in enumerate(("red shoe", "blue shoe", "hat", "red hat"))
+    ]
+    products = [row | {"bullets": "", "description": ""} for row in products]
+    queries = [{"query": q, "source": "s"} for q in ("red shoe", "toaster")]
+    recipe = AugmentRecipe(ranked=1, depth=1, dense=3, random=0, biencoder="m", min_cosine=0.5)
+
+    assert dense_candidates(queries, products, 4, Words(), 0.5)[1] is None
+    nearest = dense_candidates(queries, products, 2, Words(), 0.5)[0]
+    assert nearest is not None
+    assert nearest.tolist() == [0, 1]
+    found = pair_up(queries, products, recipe.model_copy(update={"depth": 4}), seed=0, encoder=Words())
+    assert {row["query"] for row in found} == {"red shoe"}
+    assert len({row["product_id"] for row in found}) == len(found) >= 3
 
 
 def test_sampled_ranks_are_distinct_and_favour_the_top() -> None:

@@ -1,4 +1,6 @@
-"""Blending the teacher with a sentence encoder."""
+"""Blending the teacher with the judge and with sentence encoders."""
+
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -6,7 +8,9 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed")
 pa = pytest.importorskip("pyarrow", reason="the training environment is not installed")
 
-from training.blend import blended, cosines_of, spread_within  # noqa: E402
+import pyarrow.parquet as pq  # noqa: E402
+
+from training.blend import blended, cosines_of, log_odds_of, spread_within  # noqa: E402
 
 GROUPS = np.array([0, 0, 0, 1, 1, 1])
 LOGITS = np.array([4.0, 0.0, -4.0, 10.0, 8.0, 6.0])
@@ -26,29 +30,47 @@ class Letters:
         return counts / np.linalg.norm(counts, axis=1, keepdims=True)
 
 
-def test_both_members_weigh_alike() -> None:
-    """At weight one half each member contributes the same spread within queries."""
-    half = blended(LOGITS, COSINES, GROUPS, 0.5)
-    from_cosine = half - 0.5 * LOGITS
+def test_members_weigh_as_asked() -> None:
+    """A member's part of the blend has its share of the first member's spread within queries."""
+    blend = blended([(1.0, LOGITS), (3.0, COSINES)], GROUPS)
+    from_cosine = blend - 0.25 * LOGITS
 
-    assert spread_within(from_cosine, GROUPS) == pytest.approx(0.5 * spread_within(LOGITS, GROUPS))
+    assert spread_within(from_cosine, GROUPS) == pytest.approx(0.75 * spread_within(LOGITS, GROUPS))
 
 
-def test_ends_of_the_scale_are_the_members() -> None:
-    """Weight 0 is the teacher itself; weight 1 orders as the encoder, at the teacher's spread."""
-    alone = blended(LOGITS, COSINES, GROUPS, 1.0)
-
-    assert blended(LOGITS, COSINES, GROUPS, 0.0).tolist() == LOGITS.tolist()
-    assert np.argsort(alone[:3]).tolist() == np.argsort(COSINES[:3]).tolist()
-    assert spread_within(alone, GROUPS) == pytest.approx(spread_within(LOGITS, GROUPS))
+def test_a_member_alone_is_itself() -> None:
+    """The teacher without company is left as it is, whatever its weight."""
+    assert blended([(2.0, LOGITS)], GROUPS).tolist() == LOGITS.tolist()
 
 
 def test_levels_of_queries_do_not_set_the_scale() -> None:
     """A query-wise shift of a member leaves the margins of the blend as they are."""
-    shifted = blended(LOGITS, COSINES + np.array([5.0, 5, 5, 0, 0, 0]), GROUPS, 0.5)
-    margins = np.diff(blended(LOGITS, COSINES, GROUPS, 0.5)[:3])
+    shift = np.array([5.0, 5, 5, 0, 0, 0])
+    plain, shifted = (blended([(1, LOGITS), (1, COSINES + by)], GROUPS) for by in (0 * shift, shift))
 
-    np.testing.assert_allclose(np.diff(shifted[:3]), margins, atol=1e-12)
+    np.testing.assert_allclose(np.diff(shifted[:3]), np.diff(plain[:3]), atol=1e-12)
+
+
+def test_a_member_speaks_only_where_it_scored_the_whole_query() -> None:
+    """One missing score of a query silences the member there, and its spread is measured on the others."""
+    odds = np.array([1.0, np.nan, 3.0, 3.0, 1.0, 2.0])
+
+    blend = blended([(1.0, LOGITS), (1.0, odds)], GROUPS)
+
+    assert blend[:3].tolist() == LOGITS[:3].tolist()
+    scale = spread_within(LOGITS, GROUPS) / np.std(odds[3:])
+    np.testing.assert_allclose(blend[3:], (LOGITS[3:] + scale * odds[3:]) / 2)
+
+
+def test_judged_pairs_are_found_by_query_and_product(tmp_path: Path) -> None:
+    """Log-odds go to their own pair; a pair nobody judged has none."""
+    judged = {"query_id": ["a", "b"], "product_id": ["1", "1"], "log_odds": [0.5, -2.0]}
+    pq.write_table(pa.table(judged), tmp_path / "judged.parquet")
+    table = pa.table({"query_id": ["b", "a", "a"], "product_id": ["1", "2", "1"]})
+
+    found = log_odds_of(table, tmp_path / "judged.parquet")
+
+    np.testing.assert_array_equal(found, [-2.0, np.nan, 0.5])
 
 
 def test_each_text_is_embedded_once() -> None:

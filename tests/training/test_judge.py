@@ -33,7 +33,7 @@ def judge(tmp_path_factory: pytest.TempPathFactory) -> YesNoJudge:
     torch.manual_seed(3)
     size = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
     LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **size)).to(torch.float32).save_pretrained(folder)
-    made = YesNoJudge(JudgeRecipe(model="decoder"), str(folder))
+    made = YesNoJudge(JudgeRecipe(model="decoder", batch=2), str(folder))
     made.model.float()
     return made
 
@@ -49,7 +49,7 @@ def plain(judge: YesNoJudge, query: str, title: str) -> float:
 
 
 def test_shared_prefix_gives_the_plain_log_odds(judge: YesNoJudge) -> None:
-    """The cached query prefix and the padding of shorter titles change no score."""
+    """The cached query prefix, the batches by length and their padding change no score and no order."""
     found = judge.log_odds("running shoes", TITLES)
 
     np.testing.assert_allclose(found, [plain(judge, "running shoes", title) for title in TITLES], atol=1e-4)
@@ -94,9 +94,9 @@ def test_judged_pairs_hold_no_held_out_query() -> None:
         for q in ("new one", "Seen", "third")
         for i in range(5)
     ]
-    recipe = JudgeRecipe(model="m", queries=1, products_per_query=4, train_lists=5)
+    recipe = JudgeRecipe(model="m", queries=1, train_lists=5)
 
     found = to_judge(labelled, pa.Table.from_pylist(rows, schema=UNLABELLED), recipe).to_pylist()
 
-    assert [row["query"] for row in found] == ["seen"] * 4 + ["new one"] * 4
-    assert [row["target"] for row in found] == [0.5] * 4 + [None] * 4
+    assert [row["query"] for row in found] == ["seen"] * 12 + ["new one"] * 5
+    assert [row["target"] for row in found] == [0.5] * 12 + [None] * 5
