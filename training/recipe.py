@@ -99,9 +99,7 @@ class AugmentRecipe(Section):
     max_queries: int = Field(1000, ge=1)
     train_queries: bool = True
     depth: int = Field(100, ge=1, description="ranks considered")
-    ranked: int = Field(
-        9, ge=1, description="products sampled across the ranks of BM25, denser at the top"
-    )
+    ranked: int = Field(9, ge=1, description="products sampled across the ranks of BM25, denser at the top")
     biencoder: str = Field("", description="sentence encoder that retrieves too; empty leaves it out")
     dense: int = Field(0, ge=0, description="products sampled across the ranks of its cosines")
     min_cosine: float = Field(
@@ -217,7 +215,9 @@ class DistilRecipe(Section):
     margin: Literal["logit", "probability"] = "logit"
     group: int = Field(10, ge=2, description="products per query in one step")
     queries_per_batch: int = Field(8, ge=1)
-    chunk: int = Field(20, ge=1, description="pairs of a batch in one forward pass, sorted by length to pad little")
+    chunk: int = Field(
+        20, ge=1, description="pairs of a batch in one forward pass, sorted by length to pad little"
+    )
     epochs: float = Field(2.0, gt=0)
     learning_rate: float = Field(1e-4, gt=0)
     warmup: float = Field(0.05, ge=0.0, le=1.0)
