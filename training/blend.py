@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from training.stages import Context, Metrics
 
 Floats = NDArray[np.float64]
+Members = dict[str, tuple[float, Floats]]  # name -> weight and scores [n]
 
 
 def spread_within(values: Floats, groups: NDArray[np.int64]) -> float:
@@ -84,6 +85,31 @@ def log_odds_of(table: pa.Table, judged: Path) -> Floats:
     return np.array([known.get(pair, np.nan) for pair in pairs], np.float64)
 
 
+def members_of(context: Context, table: pa.Table, logits: Floats, odds: Floats | None) -> Members:
+    """Return every member's weight and scores [n] of a table of pairs, the fine-tuned teacher first."""
+    recipe = context.recipe.blend
+    assert recipe is not None
+    members = {f"classifier {_short(context.recipe.teacher.model)}": (recipe.teacher, logits)}
+    if odds is not None:
+        assert context.recipe.judge is not None
+        members[f"judge {_short(context.recipe.judge.model)}"] = (recipe.judge, odds)
+    for part in recipe.encoders:
+        encoder = BiEncoder(context.weights(part.model), bf16=recipe.bf16)
+        members[f"cosine {_short(part.model)}"] = (part.weight, cosines_of(table, encoder))
+    return members
+
+
+def _short(model: str) -> str:
+    return model.rstrip("/").rsplit("/", 1)[-1] or "fresh"
+
+
+def with_scores(table: pa.Table, members: Members) -> pa.Table:
+    """Append a column of scores for each member, under its name."""
+    for name, (_, scores) in members.items():
+        table = table.append_column(name, pa.array(scores, from_pandas=True))
+    return table
+
+
 def run(context: Context) -> Metrics:
     """Write shards/labels-00000.parquet: `logit` is the blend; each member's scores have a column beside it."""
     recipe = context.recipe.blend
@@ -91,22 +117,18 @@ def run(context: Context) -> Metrics:
     shards = sorted((context.inputs("label") / "shards").glob("*.parquet"))
     table = pa.concat_tables([pq.read_table(shard) for shard in shards])
     groups = np.array([i for i, (_, g) in enumerate(groupby(table["query_id"].to_pylist())) for _ in g])
-    members = {"teacher_logit": (recipe.teacher, table["logit"].to_numpy().astype(np.float64))}
-    if recipe.judge:
-        odds = log_odds_of(table, context.inputs("judge") / "judged.parquet")
-        members["judge_log_odds"] = (recipe.judge, odds)
-    for place, part in enumerate(recipe.encoders):
-        encoder = BiEncoder(context.weights(part.model), bf16=recipe.bf16)
-        members[f"cosine_{place}"] = (part.weight, cosines_of(table, encoder))
+    logits = table["logit"].to_numpy().astype(np.float64)
+    odds = log_odds_of(table, context.inputs("judge") / "judged.parquet") if recipe.judge else None
+    members = members_of(context, table, logits, odds)
     blend = blended(list(members.values()), groups)
     place = table.schema.get_field_index("logit")
     table = table.set_column(place, "logit", pa.array(blend.astype(np.float32)))
-    for name, (_, scores) in members.items():
-        table = table.append_column(name, pa.array(scores, from_pandas=True))
     (context.out / "shards").mkdir()
-    pq.write_table(table, context.out / "shards" / "labels-00000.parquet", compression="zstd")
+    path = context.out / "shards" / "labels-00000.parquet"
+    pq.write_table(with_scores(table, members), path, compression="zstd")
+    judged = 0 if odds is None else int(np.isfinite(odds).sum())
     share = {f"correlation {name}": _correlation(blend, scores) for name, (_, scores) in members.items()}
-    return {"pairs": len(table), **share}
+    return {"pairs": len(table), "judged": judged, **share}
 
 
 def _correlation(blend: Floats, scores: Floats) -> float:

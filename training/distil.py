@@ -1,7 +1,7 @@
-"""Distil the teacher into the student: margin-MSE over all product pairs of a query.
+"""Distil the teacher into the student: margin-MSE over all product pairs of a query, or another loss.
 
-Knows grouped batches and the loss; does not know where the teacher's scores come from.
-Invariant: the loss sees teacher scores alone, never a human label, and never a held-out query.
+Knows grouped batches and the losses; does not know where the teacher's scores come from.
+Invariant: the loss sees teacher scores alone (or, for a baseline, labels alone), and never a held-out query.
 """
 
 from __future__ import annotations
@@ -22,13 +22,15 @@ from bundle.text import PairEncoder
 from training import student
 from training.augment import product_line
 from training.lists import product_of
-from training.losses import margin_mse
+from training.losses import STUDENT_LOSSES, pointwise_mse
 from training.recipe import DistilRecipe
 from training.student import Student
 from training.trainer import fit
 
 if TYPE_CHECKING:
     from training.stages import Context, Metrics
+
+LABEL_FLOOR = 0.02  # a certain label's log-odds would be infinite
 
 Row = dict[str, Any]
 
@@ -61,21 +63,23 @@ class GroupCollator:
         return self.made.tensors(rows) | {"teacher": scores, "mask": mask}
 
 
-def margin_loss(logits: Tensor, *, teacher: Tensor, mask: Tensor, margin: str) -> Tensor:
-    """Return margin-MSE between student and teacher scores, as logits or as probabilities.
+def student_loss(logits: Tensor, *, teacher: Tensor, mask: Tensor, recipe: DistilRecipe) -> Tensor:
+    """Return the recipe's loss between student and teacher scores.
 
     Shapes: logits [pairs], in the order of the true entries of mask; teacher and mask [queries, products].
     """
     scores = torch.zeros_like(teacher).masked_scatter(mask, logits)
-    if margin == "probability":
+    level = pointwise_mse(scores, teacher, mask) if recipe.pointwise else 0.0
+    if recipe.loss == "margin_mse" and recipe.margin == "probability":
         scores, teacher = scores.sigmoid(), teacher.sigmoid()
-    return margin_mse(scores, teacher, mask)
+    return STUDENT_LOSSES[recipe.loss](scores, teacher, mask) + recipe.pointwise * level
 
 
-def groups_of(rows: Sequence[Row], size: int, seed: int) -> list[Group]:
+def groups_of(rows: Sequence[Row], size: int, seed: int, least: int = 2) -> list[Group]:
     """Group rows that hold a `logit` by query; rows of one query must be neighbours.
 
     A longer list is dealt out at random into groups of at most `size`, so that an epoch sees each pair once.
+    A group of fewer than `least` is dropped: a product alone has no margin.
     """
     groups = []
     for place, (_, members) in enumerate(groupby(rows, key=lambda row: row["query_id"])):
@@ -84,7 +88,7 @@ def groups_of(rows: Sequence[Row], size: int, seed: int) -> list[Group]:
         order = np.random.default_rng([seed, place]).permutation(len(each))
         for part in range(parts):
             dealt = [each[i] for i in order[part::parts]]
-            if len(dealt) >= 2:
+            if len(dealt) >= least:
                 groups.append(Group(dealt[0]["query"], tuple(dealt), tuple(row["logit"] for row in dealt)))
     return groups
 
@@ -95,7 +99,7 @@ def train(made: Student, groups: Sequence[Group], recipe: DistilRecipe, scratch:
         made.model,
         groups,
         GroupCollator(made),
-        partial(margin_loss, margin=recipe.margin),
+        partial(student_loss, recipe=recipe),
         targets=("teacher", "mask"),
         schedule=recipe,
         batch_items=recipe.queries_per_batch,
@@ -107,14 +111,27 @@ def train(made: Student, groups: Sequence[Group], recipe: DistilRecipe, scratch:
     )
 
 
+def taught_rows(context: Context) -> list[Row]:
+    """Return every pair that the teacher scored, with its `logit`."""
+    shards = context.inputs("label" if context.recipe.blend is None else "blend") / "shards"
+    return [row for shard in sorted(shards.glob("*.parquet")) for row in pq.read_table(shard).to_pylist()]
+
+
+def labelled_rows(context: Context) -> list[Row]:
+    """Return the human-labelled train pairs, their soft target's log-odds as `logit`; 0 and 1 become 0.02 and 0.98."""
+    train = pq.read_table(context.inputs("data") / "pairs.parquet", filters=[("split", "=", "train")])
+    rows = sorted(train.to_pylist(), key=lambda row: (row["dataset"], row["query_id"], row["product_id"]))
+    targets = np.clip([row["target"] for row in rows], LABEL_FLOOR, 1 - LABEL_FLOOR)
+    return [row | {"logit": float(z)} for row, z in zip(rows, np.log(targets / (1 - targets)), strict=True)]
+
+
 def run(context: Context) -> Metrics:
     """Write the student folder."""
     recipe = context.recipe.distil
     torch.manual_seed(context.seed)
-    labels = context.inputs("label" if context.recipe.blend is None else "blend")
-    shards = sorted((labels / "shards").glob("*.parquet"))
-    rows = [row for shard in shards for row in pq.read_table(shard).to_pylist()]
-    groups = groups_of(rows, recipe.group, context.seed)
+    rows = labelled_rows(context) if recipe.learn_from == "labels" else taught_rows(context)
+    least = 1 if recipe.loss.startswith("pointwise") else 2
+    groups = groups_of(rows, recipe.group, context.seed, least)
     texts = (f"{row['query']} {product_line(row)}" for row in rows)
     model, tokenizer = student.build(recipe, context.weights(recipe.model), texts)
     contract = student.text_contract(context.recipe.text, tokenizer)

@@ -29,7 +29,8 @@ TEACHER = "teacher"
 STUDENT = "student int8"
 STUDENT_FP32 = "student fp32"
 STUDENT_TORCH = "student torch"
-TEACHER_SCORES = "scores.parquet"  # of the teacher stage: dataset, query_id, product_id, score
+TEACHER_SCORES = "scores.parquet"  # of the teacher and panel stages: dataset, query_id, product_id, score
+MEMBERS = ("classifier ", "judge ", "cosine ")  # how the panel's other columns begin
 
 
 def bm25_scores(pairs: Path, lists: Sequence[JudgedList], fields: Sequence[str]) -> Scores:
@@ -47,16 +48,28 @@ def biencoder_scores(folder: str, lists: Sequence[JudgedList]) -> Scores:
     return [encoder.scores(judged.query, [product.title for product in judged.products]) for judged in lists]
 
 
-def teacher_scores(path: Path, lists: Sequence[JudgedList]) -> Scores:
-    """The teacher's scores of the lists; StageError if the file lacks one of their pairs."""
+def told_scores(path: Path, lists: Sequence[JudgedList], column: str = "score") -> Scores:
+    """The scores of the lists that a stage wrote; StageError if the file lacks one of their pairs."""
     known = {
-        (row["dataset"], row["query_id"], row["product_id"]): row["score"]
-        for row in pq.read_table(path, columns=["dataset", "query_id", "product_id", "score"]).to_pylist()
+        (row["dataset"], row["query_id"], row["product_id"]): row[column]
+        for row in pq.read_table(path, columns=["dataset", "query_id", "product_id", column]).to_pylist()
     }
     try:
         return [np.array([known[j.dataset, j.query_id, p] for p in j.product_ids]) for j in lists]
     except KeyError as error:
-        raise StageError(f"{path.name} has no score for {error}; run the teacher stage again") from error
+        stage = path.parent.name
+        raise StageError(f"{path.name} has no score for {error}; run the {stage} stage again") from error
+
+
+def teacher_scores(context: Context, lists: Sequence[JudgedList]) -> dict[str, Scores]:
+    """The scores that the student learnt from, and those of the members if they were a blend."""
+    if context.recipe.panel is None:
+        path = context.inputs("teacher") / TEACHER_SCORES
+        return {TEACHER: told_scores(path, lists)} if path.is_file() else {}
+    path = context.inputs("panel") / TEACHER_SCORES
+    columns = pq.read_schema(path).names
+    members = [name for name in columns if name.startswith(MEMBERS)]
+    return {TEACHER: told_scores(path, lists)} | {name: told_scores(path, lists, name) for name in members}
 
 
 def run(context: Context) -> Metrics:
@@ -103,9 +116,7 @@ def _all_scores(context: Context, lists: Sequence[JudgedList]) -> dict[str, Scor
     }
     if context.recipe.evaluate.biencoder:
         scores[BIENCODER] = biencoder_scores(context.weights(context.recipe.evaluate.biencoder), lists)
-    told = context.inputs("teacher") / TEACHER_SCORES
-    if told.is_file():
-        scores[TEACHER] = teacher_scores(told, lists)
+    scores |= teacher_scores(context, lists)
     student = load(context.inputs("distil"))
     rows, contract = encode_lists(student.encoder, lists), student.contract
     fp32 = OrtSession((context.inputs("export") / "model.onnx").read_bytes())

@@ -11,9 +11,9 @@ import json
 import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from training.sections import BundleRecipe, CalibrateRecipe, EvaluateRecipe, ExportRecipe, QuantizeRecipe
 
@@ -189,6 +189,13 @@ class BlendRecipe(Section):
     bf16: bool = False
 
 
+class PanelRecipe(Section):
+    """Held-out scores of the blend and of each of its members."""
+
+    min_pairs: int = Field(5, ge=2, description="judged products a list needs")
+    shard_queries: int = Field(2, ge=1)
+
+
 class FieldRecipe(Section):
     """One product field the student sees."""
 
@@ -207,12 +214,19 @@ class TextRecipe(Section):
 
 
 class DistilRecipe(Section):
-    """The student's shape and its margin-MSE training."""
+    """The student's shape and its training."""
 
     model: str = Field("", description="pretrained body, hub id or folder; empty makes a fresh one")
     fresh: FreshRecipe = FreshRecipe()
     layers: tuple[int, ...] = Field((), description="layers of the pretrained body to keep; empty keeps all")
-    margin: Literal["logit", "probability"] = "logit"
+    learn_from: Literal["teacher", "labels"] = Field(
+        "teacher", description="labels: the human soft targets of the train split alone, as a baseline"
+    )
+    loss: Literal["margin_mse", "pointwise_mse", "pointwise_bce", "listwise_kl"] = "margin_mse"
+    margin: Literal["logit", "probability"] = Field("logit", description="what margin_mse subtracts")
+    pointwise: float = Field(
+        0.0, ge=0.0, description="weight of a pointwise_mse term beside the loss, which fixes the level"
+    )
     group: int = Field(10, ge=2, description="products per query in one step")
     queries_per_batch: int = Field(8, ge=1)
     chunk: int = Field(
@@ -238,6 +252,7 @@ class Recipe(Section):
     teacher: TeacherRecipe
     label: LabelRecipe = LabelRecipe()
     blend: BlendRecipe | None = None
+    panel: PanelRecipe | None = None
     distil: DistilRecipe
     calibrate: CalibrateRecipe = CalibrateRecipe()
     export: ExportRecipe = ExportRecipe()
@@ -248,6 +263,14 @@ class Recipe(Section):
     def sha256(self) -> str:
         """Return the hash of the whole recipe as parsed."""
         return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+
+    @model_validator(mode="after")
+    def _members(self) -> Self:
+        if self.blend is not None and self.blend.judge and self.judge is None:
+            raise ValueError("blend.judge has a weight, but there is no [judge] section")
+        if self.panel is not None and self.blend is None:
+            raise ValueError("[panel] scores the members of the blend, but there is no [blend] section")
+        return self
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:

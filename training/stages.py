@@ -33,11 +33,15 @@ STAGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "teacher": ("training.teacher", ("data", "judge")),
     "label": ("training.label", ("data", "augment", "teacher")),
     "blend": ("training.blend", ("judge", "label")),
-    "distil": ("training.distil", ("data", "teacher", "label", "blend")),
+    "panel": ("training.panel", ("data", "judge", "teacher", "blend")),
+    "distil": ("training.distil", ("data", "label", "blend")),
     "calibrate": ("training.calibrate", ("data", "distil")),
     "export": ("training.export", ("distil",)),
     "quantize": ("training.quantize", ("data", "distil", "export")),
-    "evaluate": ("training.evaluate", ("data", "teacher", "distil", "calibrate", "export", "quantize")),
+    "evaluate": (
+        "training.evaluate",
+        ("data", "teacher", "panel", "distil", "calibrate", "export", "quantize"),
+    ),
     "bundle": ("training.pack", ("data", "distil", "calibrate", "export", "quantize", "evaluate")),
 }
 

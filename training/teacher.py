@@ -24,7 +24,7 @@ from training import trainer
 from training.baselines import random_order
 from training.calibrate import fit
 from training.data import normalize_query, write_rows
-from training.evaluate import bm25_scores, teacher_scores
+from training.evaluate import bm25_scores, told_scores
 from training.figures import figures
 from training.hub import load_pretrained
 from training.lists import LABELS, rankable, read_lists
@@ -237,7 +237,7 @@ def _held_out_figures(context: Context, scores: Path) -> dict[str, float]:
     for dataset in dict.fromkeys(judged.dataset for judged in lists):
         of_set = [judged for judged in lists if judged.dataset == dataset]
         ranked = {
-            "teacher": teacher_scores(scores, of_set),
+            "teacher": told_scores(scores, of_set),
             "bm25": bm25_scores(pairs, of_set, ("title", "brand", "color", "category")),
             "random": [random_order(len(judged)) for judged in of_set],
         }

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from training import data, export, student, synthetic
 from training.recipe import FreshRecipe, load_recipe
@@ -44,6 +45,27 @@ def make_exported(root: Path) -> Path:
     student.save(model.eval(), tokenizer, contract, root / "distil")
     export.run(make_context(root, "export"))
     return root
+
+
+def make_decoder(folder: Path, texts: list[str]) -> None:
+    """Save a random two-layer causal language model with a chat template that knows the words of the texts."""
+    words = [*texts, "yes no", "a shopper searches is this product itself answer user assistant red blue"] * 3
+    tokenizer = student.train_tokenizer(words, 200)
+    tokenizer.backend_tokenizer.post_processor = None
+    tokenizer.chat_template = "{% for m in messages %}user {{ m.content }} assistant {% endfor %}"
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(3)
+    size = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **size))
+    model.to(torch.float32).save_pretrained(folder)
+
+
+def make_encoder(folder: Path, texts: list[str]) -> None:
+    """Save a random BERT sentence encoder that knows the words of the texts."""
+    torch.manual_seed(4)
+    model, tokenizer = student.fresh_body(texts, SHAPE)
+    model.bert.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
 
 
 def copy_run(root: Path, target: Path) -> Path:

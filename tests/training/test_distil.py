@@ -1,6 +1,8 @@
 """Distillation on tiny models: batches, learning, resumption and the student folder."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from transformers import BertModel  # noqa: E402
 
 from bundle.text import PairEncoder  # noqa: E402
 from training import student, synthetic  # noqa: E402
-from training.distil import Group, GroupCollator, groups_of, train  # noqa: E402
+from training.distil import Group, GroupCollator, groups_of, labelled_rows, train  # noqa: E402
 from training.lists import product_of  # noqa: E402
 from training.losses import margin_mse  # noqa: E402
 from training.recipe import DistilRecipe, FieldRecipe, FreshRecipe, TextRecipe  # noqa: E402
@@ -87,9 +89,20 @@ def test_long_lists_are_dealt_into_groups_once() -> None:
     assert groups_of(rows[:1], 6, seed=0) == []
 
 
-@pytest.mark.parametrize("margin", ["logit", "probability"])
-def test_training_approaches_the_teacher(tmp_path: Path, margin: str) -> None:
-    """The student orders pairs as the teacher does far better after training than before."""
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {},
+        {"margin": "probability"},
+        {"loss": "listwise_kl"},
+        {"loss": "pointwise_mse"},
+        {"loss": "pointwise_bce"},
+        {"pointwise": 0.1},
+    ],
+    ids=str,
+)
+def test_training_approaches_the_teacher(tmp_path: Path, choice: dict) -> None:
+    """Under every loss the student orders pairs as the teacher does far better after training than before."""
     one, _ = made()
     rows = labelled()
     encoded = [r for row in rows for r in one.encoder.encode(row["query"], [product_of(row)])]
@@ -101,10 +114,28 @@ def test_training_approaches_the_teacher(tmp_path: Path, margin: str) -> None:
         return margin_mse(scores, wanted, torch.ones_like(wanted, dtype=torch.bool)).item()
 
     before = loss()
-    longer = RECIPE.model_copy(update={"margin": margin, "epochs": 40.0})
+    longer = RECIPE.model_copy(update={"epochs": 40.0, **choice})
     train(one, groups_of(rows, 6, seed=0), longer, tmp_path, seed=1)
 
     assert loss() < 0.75 * before
+
+
+def test_a_baseline_learns_from_human_labels_alone(context: Callable[..., Any]) -> None:
+    """Train pairs come with their soft target's log-odds; nothing of the held-out splits is among them."""
+    rows = labelled_rows(context("distil", "distil.learn_from=labels"))
+
+    assert {row["split"] for row in rows} == {"train"}
+    for row in rows:
+        expected = {0.0: -3.9, 0.5: 0.0, 1.0: 3.9}[row["target"]]
+        assert row["logit"] == pytest.approx(expected, abs=0.01)
+
+
+def test_only_pointwise_losses_keep_a_product_alone() -> None:
+    """A query with one product has no margin, but it has a level."""
+    rows = labelled(2)[:1]
+
+    assert [len(group.products) for group in groups_of(rows, 6, seed=0, least=1)] == [1]
+    assert groups_of(rows, 6, seed=0) == []
 
 
 def test_resumed_training_ends_where_an_uninterrupted_one_does(

@@ -6,13 +6,11 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed; see requirements/install")
 pa = pytest.importorskip("pyarrow", reason="the training environment is not installed")
 
-from transformers import LlamaConfig, LlamaForCausalLM  # noqa: E402
-
+from tests.training import support  # noqa: E402
 from training.augment import UNLABELLED  # noqa: E402
 from training.data import FIELDS  # noqa: E402
 from training.judge import YesNoJudge, to_judge  # noqa: E402
 from training.recipe import JudgeRecipe  # noqa: E402
-from training.student import train_tokenizer  # noqa: E402
 
 TITLES = ["red running shoes", "a very much longer title of blue shoes for running and walking", "hat"]
 
@@ -21,18 +19,7 @@ TITLES = ["red running shoes", "a very much longer title of blue shoes for runni
 def judge(tmp_path_factory: pytest.TempPathFactory) -> YesNoJudge:
     """A judge over a random two-layer decoder with a chat template."""
     folder = tmp_path_factory.mktemp("decoder")
-    words = [
-        *TITLES,
-        "yes no",
-        "a shopper searches is this product itself answer user assistant red blue",
-    ] * 3
-    tokenizer = train_tokenizer(words, 200)
-    tokenizer.backend_tokenizer.post_processor = None
-    tokenizer.chat_template = "{% for m in messages %}user {{ m.content }} assistant {% endfor %}"
-    tokenizer.save_pretrained(folder)
-    torch.manual_seed(3)
-    size = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-    LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **size)).to(torch.float32).save_pretrained(folder)
+    support.make_decoder(folder, TITLES)
     made = YesNoJudge(JudgeRecipe(model="decoder", batch=2), str(folder))
     made.model.float()
     return made

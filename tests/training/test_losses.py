@@ -1,12 +1,20 @@
 """The losses against sums written out."""
 
+from collections.abc import Callable
 from itertools import combinations
 
 import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed; see requirements/install")
 
-from training.losses import margin_mse, soft_target_bce  # noqa: E402
+from training.losses import (  # noqa: E402
+    STUDENT_LOSSES,
+    listwise_kl,
+    margin_mse,
+    pointwise_bce,
+    pointwise_mse,
+    soft_target_bce,
+)
 
 
 def written_out(student: list[float], teacher: list[float]) -> float:
@@ -29,12 +37,16 @@ def test_closed_form_equals_the_sum_over_pairs() -> None:
     assert margin_mse(student, teacher, mask).item() == pytest.approx(sum(wanted) / len(wanted), rel=1e-5)
 
 
-def test_masked_products_get_no_gradient() -> None:
+@pytest.mark.parametrize("loss", STUDENT_LOSSES.values(), ids=STUDENT_LOSSES)
+def test_masked_products_get_no_gradient(loss: Callable[..., torch.Tensor]) -> None:
     """What lies under the mask moves neither the value nor the gradient."""
-    student = torch.randn(2, 4, requires_grad=True)
+    student, teacher = torch.randn(2, 4, requires_grad=True), torch.randn(2, 4)
     mask = torch.tensor([[True, True, True, False], [True, True, False, False]])
-    margin_mse(student, torch.randn(2, 4), mask).backward()
+    value = loss(student, teacher, mask)
+    value.backward()
 
+    other = torch.where(mask, teacher, torch.full((2, 4), 7.0))
+    assert loss(student, other, mask).item() == pytest.approx(value.item())
     assert student.grad is not None
     assert torch.all(student.grad[~mask] == 0)
     assert torch.all(student.grad[mask] != 0)
@@ -48,6 +60,50 @@ def test_margins_ignore_a_shift_of_a_query() -> None:
     assert margin_mse(shifted, teacher, mask).item() == pytest.approx(
         margin_mse(student, teacher, mask).item(), rel=1e-4
     )
+
+
+@pytest.mark.parametrize("loss", STUDENT_LOSSES.values(), ids=STUDENT_LOSSES)
+def test_the_teacher_itself_is_a_minimum(loss: Callable[..., torch.Tensor]) -> None:
+    """At the teacher's scores no loss has a gradient, and a step to either side raises it."""
+    teacher, mask = (
+        torch.randn(3, 5),
+        torch.tensor([[True] * 5, [True] * 3 + [False] * 2, [True] * 2 + [False] * 3]),
+    )
+    student = teacher.clone().requires_grad_()
+    here = loss(student, teacher, mask)
+    here.backward()
+    bump = torch.zeros_like(teacher)
+    bump[:, 0] = 0.3
+
+    assert student.grad is not None
+    assert student.grad.abs().max() < 1e-5
+    assert min(loss(teacher + bump, teacher, mask), loss(teacher - bump, teacher, mask)) > here
+
+
+def test_pointwise_losses_are_the_means_over_products() -> None:
+    """Each product counts alike, whichever query it belongs to."""
+    student, teacher = torch.randn(2, 3), torch.randn(2, 3)
+    mask = torch.tensor([[True, True, True], [True, False, False]])
+    bce = torch.nn.functional.binary_cross_entropy_with_logits(student[mask], teacher[mask].sigmoid())
+
+    assert pointwise_mse(student, teacher, mask).item() == pytest.approx(
+        (student[mask] - teacher[mask]).square().mean().item()
+    )
+    assert pointwise_bce(student, teacher, mask).item() == pytest.approx(bce.item())
+
+
+def test_listwise_divergence_is_torchs() -> None:
+    """The masked sum is the library's divergence of the products that are there, averaged over queries."""
+    student, teacher = torch.randn(2, 4), torch.randn(2, 4)
+    mask = torch.tensor([[True] * 4, [True, True, False, False]])
+    wanted = [
+        torch.nn.functional.kl_div(
+            student[q, :n].log_softmax(0), teacher[q, :n].softmax(0), reduction="sum"
+        ).item()
+        for q, n in enumerate((4, 2))
+    ]
+
+    assert listwise_kl(student, teacher, mask).item() == pytest.approx(sum(wanted) / 2, abs=1e-6)
 
 
 def test_soft_target_minimum_is_the_target() -> None:

@@ -138,13 +138,13 @@ def test_evaluation_takes_the_teachers_scores(context: Make) -> None:
     schema = pa.schema([*names, ("score", pa.float32())])
     path = made.inputs("teacher") / "scores.parquet"
     write_rows(rows, schema, path)
-    scores = evaluate.teacher_scores(path, lists)
+    scores = evaluate.told_scores(path, lists)
 
     assert [list(s) for s in scores] == [pytest.approx(list(j.gains)) for j in lists]
 
     write_rows(rows[1:], schema, path)
     with pytest.raises(StageError, match="no score"):
-        evaluate.teacher_scores(path, lists)
+        evaluate.told_scores(path, lists)
 
 
 def test_golden_pairs_are_the_same_every_time() -> None:
