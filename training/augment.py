@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from training.data import FIELDS, normalize_query, write_rows
-from training.recipe import AugmentRecipe
+from training.sections import AugmentRecipe
 
 if TYPE_CHECKING:
     from training.stages import Context, Metrics

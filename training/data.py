@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from training import synthetic
-from training.recipe import DataRecipe, SourceRecipe, SplitRecipe
+from training.sections import DataRecipe, SourceRecipe, SplitRecipe
 
 if TYPE_CHECKING:
     from training.stages import Context, Metrics

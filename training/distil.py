@@ -23,7 +23,7 @@ from training import student
 from training.augment import product_line
 from training.lists import product_of
 from training.losses import STUDENT_LOSSES, pointwise_mse
-from training.recipe import DistilRecipe
+from training.sections import DistilRecipe
 from training.student import Student
 from training.trainer import fit
 

@@ -20,7 +20,7 @@ from transformers.cache_utils import DynamicCache
 from training.augment import UNLABELLED
 from training.data import FIELDS, normalize_query
 from training.hub import load_pretrained
-from training.recipe import JudgeRecipe
+from training.sections import JudgeRecipe
 from training.shards import Scorer, by_query, score_shards
 
 if TYPE_CHECKING:

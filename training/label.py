@@ -17,7 +17,7 @@ from bundle.manifest import Calibration
 from bundle.score import class_probabilities
 from training import teacher
 from training.augment import UNLABELLED
-from training.recipe import LabelRecipe
+from training.sections import LabelRecipe
 from training.shards import Scorer, by_query, score_shards
 
 if TYPE_CHECKING:

@@ -1,19 +1,239 @@
-"""Recipe sections of the finishing stages: calibrate, export, quantize, evaluate, bundle.
+"""The sections of a recipe, one per stage.
 
 Knows names, units, ranges and defaults; does not know how a stage uses them.
 Invariant: light to import, so that reading a recipe loads no model library.
 """
 
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
+    """A frozen part of the recipe that refuses keys it does not know."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class CalibrateRecipe(_Section):
+class RunRecipe(Section):
+    """Name, seed and output folder of a run."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")
+    version: str = "0.1.0"
+    seed: int = Field(0, ge=0)
+    dir: str
+    threads: int = Field(0, ge=0, description="torch threads; 0 leaves torch's own choice")
+
+
+class SourceRecipe(Section):
+    """One source of judged pairs."""
+
+    kind: Literal["judged", "esci_parquet", "table", "synthetic"]
+    name: str
+    path: str = ""
+    locales: tuple[str, ...] = ()
+    large_version: bool = False
+    columns: dict[str, str] = {}
+    label_map: dict[str, str] = {}
+    seed: int = 0
+    queries: int = Field(60, ge=4)
+
+    def files(self) -> Iterator[Path]:
+        """Yield the files whose bytes decide what the source holds."""
+        path = Path(self.path) if self.path else None
+        if path is not None:
+            yield from sorted(path.iterdir()) if path.is_dir() else [path]
+
+
+class PoolRecipe(Section):
+    """Unlabelled queries and products for the teacher to label."""
+
+    kind: Literal["files", "synthetic"] = "files"
+    products: str = ""
+    queries: str = ""
+    seed: int = 0
+    products_count: int = Field(400, ge=10)
+    queries_count: int = Field(80, ge=4)
+
+
+class SplitRecipe(Section):
+    """Shares of normalised queries held out, by hash."""
+
+    validation: float = Field(0.3, ge=0.0, lt=1.0)
+    test: float = Field(0.15, ge=0.0, lt=1.0)
+    salt: str = "shelfrank"
+
+
+class DataRecipe(Section):
+    """Where judged pairs and the unlabelled pool come from."""
+
+    sources: tuple[SourceRecipe, ...] = Field(min_length=1)
+    pool: PoolRecipe | None = None
+    split: SplitRecipe = SplitRecipe()
+
+    def fingerprint(self) -> dict[str, str]:
+        """Return the sha256 of every file the sources and the pool read."""
+        files = {f"{source.name}/{file.name}": file for source in self.sources for file in source.files()}
+        if self.pool is not None and self.pool.kind == "files":
+            files |= {"pool products": Path(self.pool.products), "pool queries": Path(self.pool.queries)}
+        return {name: _file_sha256(file) for name, file in files.items() if file.is_file()}
+
+
+class AugmentRecipe(Section):
+    """Unlabelled pairs: which queries, and how many products of which ranks of which retriever."""
+
+    query_sources: tuple[str, ...] = ()
+    max_queries: int = Field(1000, ge=1)
+    train_queries: bool = True
+    depth: int = Field(100, ge=1, description="ranks considered")
+    ranked: int = Field(9, ge=1, description="products sampled across the ranks of BM25, denser at the top")
+    biencoder: str = Field("", description="sentence encoder that retrieves too; empty leaves it out")
+    dense: int = Field(0, ge=0, description="products sampled across the ranks of its cosines")
+    min_cosine: float = Field(
+        -1.0, ge=-1, le=1, description="a query whose nearest product is farther is left out"
+    )
+    random: int = Field(1, ge=0, description="products drawn at random")
+
+
+class JudgeRecipe(Section):
+    """A causal language model asked yes or no, zero-shot, on part of the pairs."""
+
+    model: str
+    gguf_file: str = ""
+    prompt: str = (
+        "A shopper searches an online shop for: {query}\n"
+        "Is the following product itself a {query}, not an accessory or a part for one? Answer yes or no.\n"
+        "Product:"
+    )
+    queries: int = Field(500, ge=0, description="unlabelled queries judged, with all their products")
+    train_lists: int = Field(
+        100, ge=0, description="labelled train queries judged too, longest first; they fit its calibration"
+    )
+    product_chars: int = Field(200, ge=16)
+    batch: int = Field(8, ge=1, description="products of one query in one forward pass")
+    shard_queries: int = Field(10, ge=1)
+
+
+class FreshRecipe(Section):
+    """Shape of a BERT body with random weights and a WordPiece tokenizer trained on the data."""
+
+    hidden: int = Field(64, ge=8)
+    layers: int = Field(2, ge=1)
+    heads: int = Field(2, ge=1)
+    vocabulary: int = Field(2000, ge=100)
+
+
+class TeacherRecipe(Section):
+    """The sequence-classification model fine-tuned on soft targets."""
+
+    model: str = Field("", description="hub id or folder; empty makes a fresh body")
+    fresh: FreshRecipe = FreshRecipe()
+    gguf_file: str = ""
+    lora_rank: int = Field(0, ge=0, description="0 trains all weights")
+    lora_targets: tuple[str, ...] = ()
+    fields: tuple[str, ...] = ("title", "brand", "color", "category", "bullets", "description")
+    field_chars: dict[str, int] = {}
+    max_length: int = Field(96, ge=16, description="tokens")
+    epochs: float = Field(2.0, gt=0)
+    learning_rate: float = Field(3e-5, gt=0)
+    batch_size: int = Field(32, ge=1)
+    accumulation: int = Field(1, ge=1)
+    warmup: float = Field(0.1, ge=0.0, le=1.0)
+    weight_decay: float = Field(0.01, ge=0)
+    bf16: bool = False
+    targets: Literal["soft", "hard"] = "soft"
+    judge_weight: float = Field(
+        0.5, ge=0.0, le=1.0, description="loss weight of a judged pair beside a human one"
+    )
+    activation_checkpointing: bool = False
+    report_to: tuple[str, ...] = ()
+
+
+class LabelRecipe(Section):
+    """Scoring of the unlabelled pairs by the teacher."""
+
+    max_queries: int = Field(
+        0, ge=0, description="unlabelled queries scored, in the order of augment; 0 is all"
+    )
+    shard_queries: int = Field(200, ge=1)
+    batch_pairs: int = Field(64, ge=1)
+    bf16: bool = False
+
+
+class EncoderRecipe(Section):
+    """One zero-shot sentence encoder of the blend."""
+
+    model: str
+    weight: float = Field(1.0, gt=0.0)
+
+
+class BlendRecipe(Section):
+    """The members of the teacher ensemble and their weights, at equal spread within a query."""
+
+    teacher: float = Field(1.0, gt=0.0, description="weight of the fine-tuned teacher's logit")
+    judge: float = Field(0.0, ge=0.0, description="weight of the judge's log-odds, on the queries it judged")
+    encoders: tuple[EncoderRecipe, ...] = ()
+    bf16: bool = False
+
+
+class PanelRecipe(Section):
+    """Held-out scores of the blend and of each of its members."""
+
+    min_pairs: int = Field(5, ge=2, description="judged products a list needs")
+    shard_queries: int = Field(2, ge=1)
+
+
+class FieldRecipe(Section):
+    """One product field the student sees."""
+
+    name: Literal["title", "brand", "color", "category", "bullets", "description", "text"]
+    max_chars: int = Field(ge=1)
+    max_tokens: int = Field(ge=1)
+
+
+class TextRecipe(Section):
+    """The student's text contract before its tokenizer is known."""
+
+    query_max_chars: int = Field(256, ge=1)
+    query_max_tokens: int = Field(24, ge=1)
+    max_length: int = Field(72, ge=8)
+    fields: tuple[FieldRecipe, ...] = Field(min_length=1)
+
+
+class DistilRecipe(Section):
+    """The student's shape and its training."""
+
+    model: str = Field("", description="pretrained body, hub id or folder; empty makes a fresh one")
+    fresh: FreshRecipe = FreshRecipe()
+    layers: tuple[int, ...] = Field((), description="layers of the pretrained body to keep; empty keeps all")
+    learn_from: Literal["teacher", "labels"] = Field(
+        "teacher", description="labels: the human soft targets of the train split alone, as a baseline"
+    )
+    loss: Literal["margin_mse", "pointwise_mse", "pointwise_bce", "listwise_kl"] = "margin_mse"
+    margin: Literal["logit", "probability"] = Field("logit", description="what margin_mse subtracts")
+    pointwise: float = Field(
+        0.0, ge=0.0, description="weight of a pointwise_mse term beside the loss, which fixes the level"
+    )
+    group: int = Field(10, ge=2, description="products per query in one step")
+    queries_per_batch: int = Field(8, ge=1)
+    chunk: int = Field(
+        20, ge=1, description="pairs of a batch in one forward pass, sorted by length to pad little"
+    )
+    epochs: float = Field(2.0, gt=0)
+    learning_rate: float = Field(1e-4, gt=0)
+    warmup: float = Field(0.05, ge=0.0, le=1.0)
+    weight_decay: float = Field(0.01, ge=0)
+    bf16: bool = False
+    checkpoint_steps: int = Field(500, ge=1)
+    report_to: tuple[str, ...] = ()
+
+
+class CalibrateRecipe(Section):
     """Fit of the class probabilities on judged training pairs."""
 
     datasets: tuple[str, ...] = Field(
@@ -22,7 +242,7 @@ class CalibrateRecipe(_Section):
     folds: int = Field(5, ge=2, le=50, description="query-wise folds of the out-of-fold calibration error")
 
 
-class ExportRecipe(_Section):
+class ExportRecipe(Section):
     """fp32 ONNX graph of the student."""
 
     graph: Literal["flat", "plain"] = Field(
@@ -32,7 +252,7 @@ class ExportRecipe(_Section):
     parity: float = Field(1e-4, gt=0, description="largest allowed |logit| difference to torch")
 
 
-class QuantizeRecipe(_Section):
+class QuantizeRecipe(Section):
     """Static int8 graph, its calibration rows and the limits it has to keep."""
 
     calibration_pairs: int = Field(1024, ge=8, description="training pairs whose activations set the scales")
@@ -50,7 +270,7 @@ class QuantizeRecipe(_Section):
     )
 
 
-class EvaluateRecipe(_Section):
+class EvaluateRecipe(Section):
     """Held-out lists, the baselines beside the student, and the bootstrap."""
 
     splits: tuple[Literal["validation", "test"], ...] = ("validation", "test")
@@ -59,7 +279,7 @@ class EvaluateRecipe(_Section):
     biencoder: str = Field("", description="sentence encoder for the zero-shot baseline; empty leaves it out")
 
 
-class BundleRecipe(_Section):
+class BundleRecipe(Section):
     """What the finished bundle holds and says."""
 
     precisions: tuple[Literal["int8", "fp32"], ...] = ("int8",)
@@ -67,3 +287,8 @@ class BundleRecipe(_Section):
     data: tuple[str, ...] = Field((), description="the card's lines on training data and attribution")
     limits: tuple[str, ...] = Field((), description="the card's lines on limits that come from the data")
     golden_tolerance: float = Field(0.02, gt=0, lt=1, description="largest |score| difference on another CPU")
+
+
+def _file_sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -29,7 +29,7 @@ from transformers import (
 from bundle.manifest import FieldSpec, PairTemplate, TextContract
 from bundle.text import PairEncoder, Row, assemble
 from training.hub import load_pretrained
-from training.recipe import DistilRecipe, FreshRecipe, TextRecipe
+from training.sections import DistilRecipe, FreshRecipe, TextRecipe
 from training.stages import StageError
 
 CONTRACT_FILE = "text_contract.json"

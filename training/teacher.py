@@ -29,7 +29,7 @@ from training.figures import figures
 from training.hub import load_pretrained
 from training.lists import LABELS, rankable, read_lists
 from training.losses import soft_target_bce
-from training.recipe import TeacherRecipe
+from training.sections import TeacherRecipe
 from training.stages import StageError
 from training.student import fresh_body
 

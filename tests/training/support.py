@@ -11,7 +11,8 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from training import data, export, student, synthetic
-from training.recipe import FreshRecipe, load_recipe
+from training.recipe import load_recipe
+from training.sections import FreshRecipe
 from training.stages import Context, Run
 
 TINY = Path(__file__).parents[2] / "training" / "recipes" / "tiny.toml"

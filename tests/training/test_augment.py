@@ -8,7 +8,7 @@ pytest.importorskip("bm25s", reason="the training environment is not installed")
 from training import synthetic
 from training.augment import choose_queries, dense_candidates, pair_up, sample_ranks, unique_products
 from training.data import normalize_query
-from training.recipe import AugmentRecipe
+from training.sections import AugmentRecipe
 
 
 def test_held_out_queries_never_come_back() -> None:

@@ -19,7 +19,7 @@ from training.data import (  # noqa: E402
     read_table,
     split_of,
 )
-from training.recipe import DataRecipe, SourceRecipe, SplitRecipe  # noqa: E402
+from training.sections import DataRecipe, SourceRecipe, SplitRecipe  # noqa: E402
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 

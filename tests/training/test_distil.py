@@ -16,7 +16,7 @@ from training import student, synthetic  # noqa: E402
 from training.distil import Group, GroupCollator, groups_of, labelled_rows, train  # noqa: E402
 from training.lists import product_of  # noqa: E402
 from training.losses import margin_mse  # noqa: E402
-from training.recipe import DistilRecipe, FieldRecipe, FreshRecipe, TextRecipe  # noqa: E402
+from training.sections import DistilRecipe, FieldRecipe, FreshRecipe, TextRecipe  # noqa: E402
 from training.student import Student  # noqa: E402
 from training.trainer import chunked_logits  # noqa: E402
 

@@ -10,7 +10,7 @@ from tests.training import support  # noqa: E402
 from training.augment import UNLABELLED  # noqa: E402
 from training.data import FIELDS  # noqa: E402
 from training.judge import YesNoJudge, to_judge  # noqa: E402
-from training.recipe import JudgeRecipe  # noqa: E402
+from training.sections import JudgeRecipe  # noqa: E402
 
 TITLES = ["red running shoes", "a very much longer title of blue shoes for running and walking", "hat"]
 

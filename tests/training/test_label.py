@@ -15,7 +15,7 @@ from training import synthetic  # noqa: E402
 from training.augment import UNLABELLED  # noqa: E402
 from training.data import PAIRS, judged  # noqa: E402
 from training.label import Labeller, to_label  # noqa: E402
-from training.recipe import FreshRecipe, LabelRecipe, TeacherRecipe  # noqa: E402
+from training.sections import FreshRecipe, LabelRecipe, TeacherRecipe  # noqa: E402
 from training.shards import by_query, score_shards  # noqa: E402
 from training.teacher import load_base  # noqa: E402
 

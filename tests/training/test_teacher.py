@@ -11,7 +11,7 @@ from transformers import LlamaConfig, LlamaForSequenceClassification  # noqa: E4
 
 from training import synthetic, teacher  # noqa: E402
 from training.data import judged  # noqa: E402
-from training.recipe import FreshRecipe, TeacherRecipe  # noqa: E402
+from training.sections import FreshRecipe, TeacherRecipe  # noqa: E402
 from training.stages import StageError  # noqa: E402
 from training.student import train_tokenizer  # noqa: E402
 from training.teacher import calibrate_judge, fine_tune, load, load_base, product_text, training_rows  # noqa: E402
