@@ -14,16 +14,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
 from bundle.text import PairEncoder
 from training import student
-from training.augment import product_line
+from training.augment import UNLABELLED, product_line
 from training.lists import product_of
 from training.losses import STUDENT_LOSSES, pointwise_mse
 from training.sections import DistilRecipe
+from training.stages import StageError
 from training.student import Student
 from training.trainer import fit
 
@@ -112,9 +114,28 @@ def train(made: Student, groups: Sequence[Group], recipe: DistilRecipe, scratch:
 
 
 def taught_rows(context: Context) -> list[Row]:
-    """Return every pair that the teacher scored, with its `logit`."""
+    """Return the pairs that the teacher scored, with the recipe's column as `logit`; pairs it lacks are left out."""
+    recipe = context.recipe.distil
     shards = context.inputs("label" if context.recipe.blend is None else "blend") / "shards"
-    return [row for shard in sorted(shards.glob("*.parquet")) for row in pq.read_table(shard).to_pylist()]
+    table = pa.concat_tables([pq.read_table(shard) for shard in sorted(shards.glob("*.parquet"))])
+    if recipe.column not in table.column_names:
+        raise StageError(
+            f"distil.column {recipe.column!r} is not among the labels' columns: {', '.join(table.column_names)}"
+        )
+    scores = table[recipe.column].to_pylist()
+    rows = table.select(UNLABELLED.names).to_pylist()
+    taught = [row | {"logit": score} for row, score in zip(rows, scores, strict=True) if score is not None]
+    return some_queries(taught, recipe.max_queries, context.seed)
+
+
+def some_queries(rows: list[Row], count: int, seed: int) -> list[Row]:
+    """Keep the rows of `count` queries drawn by the seed, in their order; 0 keeps all."""
+    queries = list(dict.fromkeys(row["query_id"] for row in rows))
+    if not 0 < count < len(queries):
+        return rows
+    drawn = np.random.default_rng(seed).choice(len(queries), size=count, replace=False)
+    kept = {queries[place] for place in drawn}
+    return [row for row in rows if row["query_id"] in kept]
 
 
 def labelled_rows(context: Context) -> list[Row]:

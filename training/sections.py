@@ -214,6 +214,10 @@ class DistilRecipe(Section):
     learn_from: Literal["teacher", "labels"] = Field(
         "teacher", description="labels: the human soft targets of the train split alone, as a baseline"
     )
+    column: str = Field(
+        "logit", description="column of the label shards to learn from: the blend or a member"
+    )
+    max_queries: int = Field(0, ge=0, description="queries learnt from, drawn by the seed; 0 is all")
     loss: Literal["margin_mse", "pointwise_mse", "pointwise_bce", "listwise_kl"] = "margin_mse"
     margin: Literal["logit", "probability"] = Field("logit", description="what margin_mse subtracts")
     pointwise: float = Field(

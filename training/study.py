@@ -1,0 +1,150 @@
+"""Train the student many times, one choice changed at a time, and measure each on the held-out lists.
+
+Knows a finished run's labels, variants and seeds; does not know what the figures are for.
+Invariant: a variant changes the student alone, so that all variants learn from the same labels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+import time
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from pydantic import Field, ValidationError
+
+from training import distil, student
+from training.lists import by_list, encode_lists, rankable, read_lists
+from training.recipe import Recipe, RecipeError, load_recipe
+from training.sections import Section
+from training.stages import Context, Run, StageError, commit
+
+RESULT, SCORES = "result.json", "scores.parquet"
+CHANGEABLE = ("distil.", "text.")
+
+
+class VariantRecipe(Section):
+    """One choice of a study: a name and what it changes in the base recipe."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")
+    set: tuple[str, ...] = Field((), description="section.key=value, of [distil] and [text] alone")
+
+
+class StudyRecipe(Section):
+    """Students trained from one run's labels, every variant with every seed."""
+
+    recipe: str = Field(description="the base recipe; its run must have finished the labels")
+    dir: str
+    seeds: tuple[int, ...] = Field(min_length=1)
+    variants: tuple[VariantRecipe, ...] = Field(min_length=1)
+    keep_students: bool = False
+
+
+def load_study(path: Path) -> StudyRecipe:
+    """Read a study; RecipeError names the file and what is wrong in it."""
+    try:
+        study = StudyRecipe.model_validate(tomllib.loads(path.read_text(encoding="utf-8"))["study"])
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise RecipeError(f"{path}: cannot be read ({error})") from error
+    except KeyError as error:
+        raise RecipeError(f"{path}: no [study] table") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        raise RecipeError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    for variant in study.variants:
+        wrong = [change for change in variant.set if not change.startswith(CHANGEABLE)]
+        if wrong:
+            raise RecipeError(
+                f"{path}: variant {variant.name} sets {wrong[0]!r}; only distil and text may vary"
+            )
+    names = [variant.name for variant in study.variants]
+    if len(set(names)) != len(names):
+        raise RecipeError(f"{path}: two variants have the same name")
+    return study
+
+
+def run_study(path: Path, overrides: Sequence[str], weights: Mapping[str, str]) -> None:
+    """Train and measure what is not there yet: `<dir>/<variant>/seed-<n>/` with result.json and scores.parquet.
+
+    `overrides` apply to the base recipe of every variant. A killed study goes on where it was.
+    """
+    study = load_study(path)
+    base = Run(load_recipe(Path(study.recipe), overrides), weights)
+    for stage in base.reads("distil"):
+        if not base.is_current(stage):
+            raise StageError(
+                f"stage {stage} of {study.recipe} is missing or out of date: run it before the study"
+            )
+    for seed in study.seeds:  # seed by seed, so that a study cut short has all variants
+        for variant in study.variants:
+            recipe = load_recipe(Path(study.recipe), [*overrides, *variant.set])
+            _train(base, recipe, study, variant, seed)
+
+
+def _key(base: Run, recipe: Recipe, seed: int) -> str:
+    told = {
+        "distil": recipe.distil.model_dump(mode="json"),
+        "text": recipe.text.model_dump(mode="json"),
+        "labels": {stage: base.key(stage) for stage in base.reads("distil")},
+        "seed": seed,
+    }
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+def _train(base: Run, recipe: Recipe, study: StudyRecipe, variant: VariantRecipe, seed: int) -> None:
+    folder = Path(study.dir) / variant.name / f"seed-{seed}"
+    key = _key(base, recipe, seed)
+    if (folder / RESULT).is_file() and json.loads((folder / RESULT).read_text())["key"] == key:
+        return
+    scratch = Path(study.dir) / ".scratch" / key[:12]
+    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    for made in (scratch, part):
+        made.mkdir(parents=True, exist_ok=True)
+    if recipe.run.threads:
+        torch.set_num_threads(recipe.run.threads)
+    started = time.monotonic()
+    metrics = distil.run(Context(recipe, part, scratch, seed, base))
+    told = {
+        "variant": variant.name,
+        "set": variant.set,
+        "seed": seed,
+        "key": key,
+        "commit": commit(),
+        "seconds": round(time.monotonic() - started, 1),
+        "metrics": dict(metrics),
+    }
+    pq.write_table(held_out_scores(part, base, recipe), part / SCORES, compression="zstd")
+    if not study.keep_students:
+        for made in (*part.glob("*.safetensors"), part / "tokenizer.json"):
+            made.unlink()
+    (part / RESULT).write_text(json.dumps(told, indent=1, sort_keys=True) + "\n")
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(part, folder)
+    shutil.rmtree(scratch, ignore_errors=True)
+    print(f"{variant.name} seed {seed}: {told['seconds']} s {json.dumps(told['metrics'])}", file=sys.stderr)
+
+
+def held_out_scores(folder: Path, base: Run, recipe: Recipe) -> pa.Table:
+    """Return the logits of a student folder for all held-out lists: dataset, query_id, product_id, split, score."""
+    made = student.load(folder)
+    rows: list[dict[str, Any]] = []
+    for split in ("validation", "test"):
+        lists = rankable(read_lists(base.folder("data") / "pairs.parquet", split), recipe.evaluate.min_pairs)
+        if not lists:
+            continue
+        scores = by_list(made.score(encode_lists(made.encoder, lists)), lists)
+        for judged, values in zip(lists, scores, strict=True):
+            told = {"dataset": judged.dataset, "query_id": judged.query_id, "split": split}
+            pairs = zip(judged.product_ids, values.tolist(), strict=True)
+            rows += [told | {"product_id": product, "score": score} for product, score in pairs]
+    return pa.Table.from_pylist(rows)
