@@ -1,6 +1,6 @@
-"""Blend the teacher's scores with the judge's and with sentence encoders' cosines: an ensemble as the teacher.
+"""Blend the teacher's scores with the judge's, sentence encoders' cosines and human labels: the ensemble teaches.
 
-Knows label shards, judged pairs and bi-encoders; does not know students.
+Knows label shards, judged and labelled pairs and bi-encoders; does not know students.
 Invariant: every pair keeps each member's score beside the blend, and the blend has the teacher logit's scale.
 """
 
@@ -79,8 +79,17 @@ def cosines_of(table: pa.Table, encoder: BiEncoder) -> Floats:
 
 def log_odds_of(table: pa.Table, judged: Path) -> Floats:
     """Return the judge's log-odds for every pair, [n]; NaN where it was not asked."""
-    asked = pq.read_table(judged, columns=["query_id", "product_id", "log_odds"]).to_pylist()
-    known = {(row["query_id"], row["product_id"]): row["log_odds"] for row in asked}
+    return _joined(table, pq.read_table(judged), "log_odds")
+
+
+def labels_of(table: pa.Table, pairs: Path) -> Floats:
+    """Return the human soft target for every pair of a train list, [n]; NaN for every other pair."""
+    return _joined(table, pq.read_table(pairs, filters=[("split", "=", "train")]), "target")
+
+
+def _joined(table: pa.Table, other: pa.Table, column: str) -> Floats:
+    told = other.select(["query_id", "product_id", column]).to_pylist()
+    known = {(row["query_id"], row["product_id"]): row[column] for row in told}
     pairs = zip(table["query_id"].to_pylist(), table["product_id"].to_pylist(), strict=True)
     return np.array([known.get(pair, np.nan) for pair in pairs], np.float64)
 
@@ -120,6 +129,8 @@ def run(context: Context) -> Metrics:
     logits = table["logit"].to_numpy().astype(np.float64)
     odds = log_odds_of(table, context.inputs("judge") / "judged.parquet") if recipe.judge else None
     members = members_of(context, table, logits, odds)
+    if recipe.labels:
+        members["labels"] = (recipe.labels, labels_of(table, context.inputs("data") / "pairs.parquet"))
     blend = blended(list(members.values()), groups)
     place = table.schema.get_field_index("logit")
     table = table.set_column(place, "logit", pa.array(blend.astype(np.float32)))

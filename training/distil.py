@@ -22,6 +22,7 @@ from torch import Tensor
 from bundle.text import PairEncoder
 from training import student
 from training.augment import UNLABELLED, product_line
+from training.label import JUDGED_RANK
 from training.lists import product_of
 from training.losses import STUDENT_LOSSES, pointwise_mse
 from training.sections import DistilRecipe
@@ -143,7 +144,10 @@ def labelled_rows(context: Context) -> list[Row]:
     train = pq.read_table(context.inputs("data") / "pairs.parquet", filters=[("split", "=", "train")])
     rows = sorted(train.to_pylist(), key=lambda row: (row["dataset"], row["query_id"], row["product_id"]))
     targets = np.clip([row["target"] for row in rows], LABEL_FLOOR, 1 - LABEL_FLOOR)
-    return [row | {"logit": float(z)} for row, z in zip(rows, np.log(targets / (1 - targets)), strict=True)]
+    return [
+        row | {"logit": float(z), "rank": JUDGED_RANK}
+        for row, z in zip(rows, np.log(targets / (1 - targets)), strict=True)
+    ]
 
 
 def run(context: Context) -> Metrics:
@@ -153,6 +157,9 @@ def run(context: Context) -> Metrics:
     rows = labelled_rows(context) if recipe.learn_from == "labels" else taught_rows(context)
     least = 1 if recipe.loss.startswith("pointwise") else 2
     groups = groups_of(rows, recipe.group, context.seed, least)
+    lists = [row for row in rows if row["rank"] == JUDGED_RANK]
+    for again in range(1, recipe.list_repeat):
+        groups += groups_of(lists, recipe.group, context.seed + again, least)
     texts = (f"{row['query']} {product_line(row)}" for row in rows)
     model, tokenizer = student.build(recipe, context.weights(recipe.model), texts)
     contract = student.text_contract(context.recipe.text, tokenizer)

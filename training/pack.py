@@ -31,6 +31,7 @@ from bundle.verify import GoldenRow, dump_golden, score_rows, verify_bundle
 from training.card import card
 from training.golden import golden_pairs
 from training.lists import LABELS
+from training.recipe import Recipe
 from training.runtime import OrtSession
 from training.stages import Context, Metrics, commit, libraries
 
@@ -82,6 +83,15 @@ def golden_rows(manifest: Manifest, tokenizer: bytes, graph: bytes) -> list[Gold
     ]
 
 
+def _teacher(recipe: Recipe) -> str:
+    """Name every model that had a say in what the student learnt from."""
+    names = [recipe.teacher.model or "a fresh encoder trained on the run's own data"]
+    if recipe.blend is not None:
+        names += [recipe.judge.model] if recipe.blend.judge and recipe.judge else []
+        names += [part.model for part in recipe.blend.encoders]
+    return " + ".join(names)
+
+
 def _draft(context: Context, graphs: dict[str, bytes]) -> Manifest:
     """The manifest before its files are known."""
     recipe = context.recipe
@@ -111,7 +121,7 @@ def _draft(context: Context, graphs: dict[str, bytes]) -> Manifest:
             commit=commit(),
             recipe_sha256=recipe.sha256(),
             data_sha256=data_sha256,
-            teacher=recipe.teacher.model or "a fresh encoder trained on the run's own data",
+            teacher=_teacher(recipe),
             seed=recipe.run.seed,
             libraries=libraries(),
             licences=recipe.bundle.licences,

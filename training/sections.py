@@ -177,6 +177,7 @@ class BlendRecipe(Section):
 
     teacher: float = Field(1.0, gt=0.0, description="weight of the fine-tuned teacher's logit")
     judge: float = Field(0.0, ge=0.0, description="weight of the judge's log-odds, on the queries it judged")
+    labels: float = Field(0.0, ge=0.0, description="weight of the human soft target, on the train lists")
     encoders: tuple[EncoderRecipe, ...] = ()
     bf16: bool = False
 
@@ -218,6 +219,7 @@ class DistilRecipe(Section):
         "logit", description="column of the label shards to learn from: the blend or a member"
     )
     max_queries: int = Field(0, ge=0, description="queries learnt from, drawn by the seed; 0 is all")
+    list_repeat: int = Field(1, ge=1, description="times an epoch sees the labelled train lists, dealt anew")
     loss: Literal["margin_mse", "pointwise_mse", "pointwise_bce", "listwise_kl"] = "margin_mse"
     margin: Literal["logit", "probability"] = Field("logit", description="what margin_mse subtracts")
     pointwise: float = Field(

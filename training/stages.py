@@ -32,7 +32,7 @@ STAGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "judge": ("training.judge", ("data", "augment")),
     "teacher": ("training.teacher", ("data", "judge")),
     "label": ("training.label", ("data", "augment", "teacher")),
-    "blend": ("training.blend", ("judge", "label")),
+    "blend": ("training.blend", ("data", "judge", "label")),
     "panel": ("training.panel", ("data", "judge", "teacher", "blend")),
     "distil": ("training.distil", ("data", "label", "blend")),
     "calibrate": ("training.calibrate", ("data", "distil")),

@@ -10,7 +10,7 @@ pa = pytest.importorskip("pyarrow", reason="the training environment is not inst
 
 import pyarrow.parquet as pq  # noqa: E402
 
-from training.blend import blended, cosines_of, log_odds_of, spread_within  # noqa: E402
+from training.blend import blended, cosines_of, labels_of, log_odds_of, spread_within  # noqa: E402
 
 GROUPS = np.array([0, 0, 0, 1, 1, 1])
 LOGITS = np.array([4.0, 0.0, -4.0, 10.0, 8.0, 6.0])
@@ -71,6 +71,20 @@ def test_judged_pairs_are_found_by_query_and_product(tmp_path: Path) -> None:
     found = log_odds_of(table, tmp_path / "judged.parquet")
 
     np.testing.assert_array_equal(found, [-2.0, np.nan, 0.5])
+
+
+def test_labels_speak_for_train_lists_alone(tmp_path: Path) -> None:
+    """A held-out pair's label never reaches the blend, though it lies in the same file."""
+    pairs = {
+        "query_id": ["a", "b"],
+        "product_id": ["1", "1"],
+        "target": [0.5, 1.0],
+        "split": ["train", "test"],
+    }
+    pq.write_table(pa.table(pairs), tmp_path / "pairs.parquet")
+    table = pa.table({"query_id": ["b", "a"], "product_id": ["1", "1"]})
+
+    np.testing.assert_array_equal(labels_of(table, tmp_path / "pairs.parquet"), [np.nan, 0.5])
 
 
 def test_each_text_is_embedded_once() -> None:
