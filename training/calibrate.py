@@ -1,9 +1,9 @@
 """Fits the map from logits to class probabilities by maximum likelihood.
 
-Knows logits and human grades; does not know texts. The grades come from the training split: margin-MSE
-shows the student no human label, so its training logits are nearly as they are on new queries, and the
-held-out lists stay untouched for the figures. The teacher did see those grades, which flatters the fit a
-little; how little is what the calibration error on held-out lists (training.evaluate) says.
+Knows logits and human grades; does not know texts. The grades come from the training split where margin-MSE
+shows the student no human label: its training logits are then nearly as they are on new queries, and the
+held-out lists stay untouched for the figures. A student that learnt from those labels knows its training
+lists too well; its recipe fits on the validation lists, and the test lists say how good the fit is.
 Invariant: slope > 0 and ascending thresholds, whatever the grades are, even if a class is missing.
 """
 
@@ -78,9 +78,9 @@ def out_of_fold(
 def run(context: Context) -> Metrics:
     """Write calibration.json and return the calibration errors before and after, on other queries."""
     recipe = context.recipe.calibrate
-    lists = _chosen(read_lists(context.inputs("data") / "pairs.parquet", "train"), recipe.datasets)
+    lists = _chosen(read_lists(context.inputs("data") / "pairs.parquet", recipe.split), recipe.datasets)
     if not lists:
-        raise StageError("calibrate: the training split holds no judged pair of the wanted data sets")
+        raise StageError(f"calibrate: the {recipe.split} split holds no judged pair of the wanted data sets")
     student = load(context.inputs("distil"))
     logits = student.score(encode_lists(student.encoder, lists)).astype(np.float64)
     classes = np.concatenate([np.array(judged.grades) for judged in lists])
@@ -91,6 +91,7 @@ def run(context: Context) -> Metrics:
     (context.out / "calibration.json").write_text(calibration.model_dump_json() + "\n")
     figures: dict[str, float | int | str] = {
         "pairs": len(classes),
+        "split": recipe.split,
         "datasets": ", ".join(dict.fromkeys(judged.dataset for judged in lists)),
         "exact error before": expected_calibration_error(1 / (1 + np.exp(-logits)), exact),
         "exact error after": expected_calibration_error(probabilities[:, -1], exact),

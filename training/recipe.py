@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from training.sections import (
     AugmentRecipe,
@@ -28,7 +28,6 @@ from training.sections import (
     LabelRecipe,
     PanelRecipe,
     QuantizeRecipe,
-    RunRecipe,
     Section,
     TeacherRecipe,
     TextRecipe,
@@ -37,6 +36,16 @@ from training.sections import (
 
 class RecipeError(Exception):
     """The recipe is wrong; the message names the file, the key and what was expected."""
+
+
+class RunRecipe(Section):
+    """Name, seed and output folder of a run."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")
+    version: str = "0.1.0"
+    seed: int = Field(0, ge=0)
+    dir: str
+    threads: int = Field(0, ge=0, description="torch threads; 0 leaves torch's own choice")
 
 
 class Recipe(Section):

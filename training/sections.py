@@ -20,16 +20,6 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class RunRecipe(Section):
-    """Name, seed and output folder of a run."""
-
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")
-    version: str = "0.1.0"
-    seed: int = Field(0, ge=0)
-    dir: str
-    threads: int = Field(0, ge=0, description="torch threads; 0 leaves torch's own choice")
-
-
 class SourceRecipe(Section):
     """One source of judged pairs."""
 
@@ -244,6 +234,10 @@ class CalibrateRecipe(Section):
 
     datasets: tuple[str, ...] = Field(
         (), description="data sets to fit on; empty takes those with ESCI labels, else all"
+    )
+    split: Literal["train", "validation"] = Field(
+        "train",
+        description="validation where the student learnt from train labels, and knows those lists too well",
     )
     folds: int = Field(5, ge=2, le=50, description="query-wise folds of the out-of-fold calibration error")
 
