@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("torch", reason="torch is not installed; training cannot run")
+pa = pytest.importorskip("pyarrow", reason="the training environment is not installed")
 pq = pytest.importorskip("pyarrow.parquet", reason="the training environment is not installed")
 
 from bundle import PairEncoder, Product, read_bundle  # noqa: E402
 from bundle.verify import score_rows  # noqa: E402
 from tests.service.support import serving  # noqa: E402
+from training import synthetic  # noqa: E402
 from training.__main__ import main  # noqa: E402
 from training.runtime import OrtSession  # noqa: E402
 from training.stages import STAGES  # noqa: E402
@@ -22,7 +24,14 @@ SMALLER = (
     "data.sources=[{kind='synthetic', name='synthetic', seed=7, queries=60}]",
     "augment.max_queries=60",
 )
+NO_GATE = (
+    "quantize.max_ndcg_drop=1",
+    "quantize.min_spearman=-1",
+    "quantize.min_pair_order=0",
+    "quantize.max_rms=99",
+)
 SMALLER += (
+    *NO_GATE,  # a student of one epoch orders nothing, so the rounding of int8 does
     "teacher.epochs=1",
     "distil.epochs=1",
     "data.pool.products_count=200",
@@ -55,7 +64,7 @@ def test_every_stage_leaves_its_folder_and_figures(run_folder: Path) -> None:
     """The run manifest holds a key and figures for each stage; nothing half-written is left."""
     told = json.loads((run_folder / "run.json").read_text())
 
-    assert set(told["stages"]) == set(STAGES) - {"judge", "blend"}
+    assert set(told["stages"]) == set(STAGES) - {"judge", "blend", "panel"}
     assert not list(run_folder.glob(".*.part"))
 
 
@@ -64,13 +73,67 @@ def test_an_optional_stage_joins_a_finished_run(run_folder: Path, tmp_path: Path
     root = Path(shutil.copytree(run_folder, tmp_path / "run"))
     encoder = root / "teacher"  # any BERT folder is an encoder
 
-    assert run_stage("blend", root, f"blend={{biencoder='{encoder}', weight=0.25}}") == 0
+    assert run_stage("blend", root, f"blend.encoders=[{{model='{encoder}'}}]") == 0
 
     blend = pq.read_table(root / "blend" / "shards" / "labels-00000.parquet")
     assert len(blend) == sum(
         pq.read_metadata(p).num_rows for p in (run_folder / "label" / "shards").iterdir()
     )
-    assert {"logit", "teacher_logit", "cosine", "probabilities"} <= set(blend.column_names)
+    assert {"logit", "classifier fresh", "cosine teacher", "probabilities"} <= set(blend.column_names)
+
+
+def published_esci(folder: Path) -> None:
+    """Write synthetic judged pairs as the two Parquet files of the Shopping Queries dataset."""
+    pairs = synthetic.judged_pairs(3, 40)
+    queries = {name: number for number, name in enumerate(dict.fromkeys(row["query_id"] for row in pairs))}
+    examples = [
+        {
+            "example_id": number,
+            "query": row["query"],
+            "query_id": queries[row["query_id"]],
+            "product_id": row["product_id"],
+            "product_locale": "us",
+            "esci_label": row["label"],
+            "small_version": 1,
+            "large_version": 1,
+            "split": "test" if queries[row["query_id"]] % 5 == 0 else "train",
+        }
+        for number, row in enumerate(pairs)
+    ]
+    texts = {"product_title": "title", "product_description": "description", "product_brand": "brand"}
+    texts |= {"product_bullet_point": "bullets", "product_color": "color"}
+    products = {
+        row["product_id"]: {"product_id": row["product_id"], "product_locale": "us"}
+        | {theirs: row[ours] or None for theirs, ours in texts.items()}
+        for row in pairs
+    }
+    pq.write_table(pa.Table.from_pylist(examples), folder / "shopping_queries_dataset_examples.parquet")
+    pq.write_table(
+        pa.Table.from_pylist(list(products.values())), folder / "shopping_queries_dataset_products.parquet"
+    )
+
+
+def test_the_published_esci_files_go_through_every_stage(tmp_path: Path) -> None:
+    """The full recipe, its models swapped for tiny fresh ones, ends in a bundle measured on the published test split."""
+    published_esci(tmp_path)
+    overrides = [
+        f"data.sources=[{{kind='esci_parquet', name='esci', path='{tmp_path}', locales=['us']}}]",
+        "data.split.validation=0.3",
+        f"run.dir={tmp_path / 'run'}",
+        *(f"{section}.model=''" for section in ("teacher", "distil")),
+        *(f"{section}.epochs=1" for section in ("teacher", "distil")),
+        *(f"{section}.bf16=false" for section in ("teacher", "label", "distil")),
+        "teacher.lora_rank=0",
+        "teacher.activation_checkpointing=false",
+        "evaluate.biencoder=''",
+        *NO_GATE,
+    ]
+    words = [word for value in overrides for word in ("--set", value)]
+
+    assert main(["all", "--recipe", str(TINY.with_name("esci-full.toml")), *words]) == 0
+
+    bundle = read_bundle(tmp_path / "run" / "bundle", "esci-full")
+    assert {row.dataset for row in bundle.manifest.quality.rows} == {"esci validation", "esci test"}
 
 
 def test_the_bundle_tells_where_it_comes_from(run_folder: Path) -> None:
