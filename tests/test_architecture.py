@@ -43,6 +43,7 @@ ALLOWED = {
         "bm25s",
         "bundle",
         "huggingface_hub",
+        "matplotlib",
         "numpy",
         "onnx",
         "onnxruntime",

@@ -1,4 +1,4 @@
-"""Command line: python -m training STAGE|study --recipe FILE [--set section.key=value ...].
+"""Command line: python -m training STAGE|study|report --recipe FILE [--set section.key=value ...].
 
 Knows stages by name; does not know what they do.
 Invariant: an expected failure is one line on stderr and exit code 2; a bug keeps its traceback.
@@ -16,15 +16,15 @@ from training.data import DataError
 from training.recipe import RecipeError, load_recipe
 from training.stages import STAGES, Run, StageError, Unfinished
 
-STAGE_HELP = (
-    "all runs every stage that is not up to date; study takes a file of training/studies as its recipe"
-)
+# what is no stage: it reads finished ones, and its --recipe is a file of its own kind
+PROGRAMS = {"study": ("training.study", "run_study"), "report": ("training.report", "run_report")}
+STAGE_HELP = "all runs every stage that is not up to date; study and report take a file of training/studies"
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one stage, or all of a recipe's stages in order."""
     parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
-    parser.add_argument("stage", choices=["all", *STAGES, "study"], help=STAGE_HELP)
+    parser.add_argument("stage", choices=["all", *STAGES, *PROGRAMS], help=STAGE_HELP)
     parser.add_argument("--recipe", type=Path, required=True, help="a TOML file, see training/recipes")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override a recipe value"
@@ -39,8 +39,9 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         weights = _folders(given.weights)
-        if given.stage == "study":
-            import_module("training.study").run_study(given.recipe, given.set, weights)
+        if given.stage in PROGRAMS:
+            module, name = PROGRAMS[given.stage]
+            getattr(import_module(module), name)(given.recipe, given.set, weights)
             return 0
         run = Run(load_recipe(given.recipe, given.set), weights)
         for stage in run.wanted() if given.stage == "all" else [given.stage]:

@@ -31,7 +31,7 @@ def figures(lists: Sequence[JudgedList], scores: Scores, resamples: int) -> dict
     """
     found = {
         name: metrics.mean_interval(numerators, denominators, resamples=resamples)
-        for name, (numerators, denominators) in _ratios(lists, scores).items()
+        for name, (numerators, denominators) in ratios(lists, scores).items()
     }
     best = np.concatenate([np.array(judged.grades) == 3 for judged in lists])
     found["auc exact"] = _pooled_auc(lists, np.concatenate(list(scores)), best, resamples)
@@ -42,7 +42,7 @@ def differences(
     lists: Sequence[JudgedList], left: Scores, right: Scores, resamples: int
 ) -> dict[str, Interval]:
     """Paired bootstrap of left - right for the main figures."""
-    first, second = _ratios(lists, left), _ratios(lists, right)
+    first, second = ratios(lists, left), ratios(lists, right)
     return {
         name: metrics.paired_interval(first[name][0], second[name][0], first[name][1], resamples=resamples)
         for name in PAIRED_METRICS
@@ -103,7 +103,8 @@ def tables(rows: Iterable[QualityRow]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _ratios(lists: Sequence[JudgedList], scores: Scores) -> Ratios:
+def ratios(lists: Sequence[JudgedList], scores: Scores) -> Ratios:
+    """Every list metric as numerators and denominators, one per list."""
     found: Ratios = {}
     for judged, score in zip(lists, scores, strict=True):
         for name, (numerator, denominator) in _list_ratios(judged, np.asarray(score)).items():

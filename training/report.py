@@ -1,0 +1,261 @@
+"""Write the report: one self-contained HTML page, and its tables as Markdown.
+
+Knows finished runs and studies; trains and scores nothing but the shipped student.
+Invariant: every figure is computed from files of runs; product texts appear in the HTML page alone, never in Markdown.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import Field, ValidationError
+
+from bundle.manifest import Calibration
+from bundle.score import class_probabilities
+from training import plots
+from training.compare import Trained, of_dataset, read_variants, seed_means
+from training.evaluate import BIENCODER, TEACHER
+from training.figures import ratios
+from training.lists import LABELS, JudgedList, by_list, rankable, read_lists
+from training.metrics import Interval, mean_interval, paired_interval
+from training.recipe import RecipeError, load_recipe
+from training.sections import Section
+from training.stages import Run
+from training.study import held_out_scores
+
+METRICS = ("ndcg@10", "ndcg", "pair accuracy")
+WORST = 8  # lists shown in the error analysis, per data set
+
+
+class ShownRecipe(Section):
+    """One study in the report."""
+
+    study: str
+    title: str
+    text: str = ""
+    kind: Literal["table", "scaling"] = "table"
+    reference: str = Field("", description="variant that the others are compared with; empty takes the first")
+    lines: dict[str, str] = Field({}, description="scaling: name of a line -> prefix of its variants' names")
+
+
+class ReportRecipe(Section):
+    """What the report shows and where it goes."""
+
+    title: str
+    recipe: str
+    html: str
+    markdown: str
+    split: Literal["validation", "test"] = "validation"
+    resamples: int = Field(2000, ge=100)
+    shown: tuple[ShownRecipe, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A section: Markdown text and table, and plots for the page."""
+
+    title: str
+    text: str
+    table: list[list[str]]
+    plots: tuple[str, ...] = ()
+
+
+def load_report(path: Path) -> ReportRecipe:
+    """Read a report's TOML file; RecipeError names the file and what is wrong in it."""
+    try:
+        return ReportRecipe.model_validate(tomllib.loads(path.read_text(encoding="utf-8"))["report"])
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise RecipeError(f"{path}: cannot be read ({error})") from error
+    except KeyError as error:
+        raise RecipeError(f"{path}: no [report] table") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        raise RecipeError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+
+
+def run_report(path: Path, overrides: Sequence[str], weights: Mapping[str, str]) -> None:
+    """Write the page and the Markdown; StageError names what has not been run."""
+    told = load_report(path)
+    run = Run(load_recipe(Path(told.recipe), overrides), weights)
+    lists = rankable(
+        read_lists(run.folder("data") / "pairs.parquet", told.split), run.recipe.evaluate.min_pairs
+    )
+    parts = [_models(run, told)]
+    parts += [_study(shown, run, lists, told) for shown in told.shown]
+    parts += [_calibration(run, lists)]
+    Path(told.html).parent.mkdir(parents=True, exist_ok=True)
+    Path(told.html).write_text(page(told.title, parts, _errors(run, lists)), encoding="utf-8")
+    Path(told.markdown).write_text(markdown(told.title, parts), encoding="utf-8")
+
+
+def _models(run: Run, told: ReportRecipe) -> Part:
+    """Every model that the evaluation measured, a line each."""
+    rows = json.loads((run.folder("evaluate") / "quality.json").read_text())["rows"]
+    rows = [row for row in rows if row["dataset"].endswith(f" {told.split}")]
+    datasets = list(dict.fromkeys(row["dataset"] for row in rows))
+    metrics = (*METRICS, "auc exact")
+    cells = {
+        (row["model"], row["dataset"], row["metric"]): Interval(
+            row["value"], row["low"], row["high"], row["lists"]
+        )
+        for row in rows
+    }
+    table = [["model", *(f"{dataset}, {metric}" for dataset in datasets for metric in metrics)]]
+    models = dict.fromkeys(row["model"] for row in rows)
+    for model in models:
+        told_cells = [cells.get((model, dataset, metric)) for dataset in datasets for metric in metrics]
+        table.append([model, *("" if cell is None else _cell(cell) for cell in told_cells)])
+    drawn = []
+    for dataset in datasets:
+        known = [(m, cells.get((m, dataset, "ndcg@10"))) for m in models if " - " not in m]
+        found = [(m, cell.value, cell.low, cell.high) for m, cell in known if cell is not None]
+        drawn.append(plots.intervals(found, f"NDCG@10, {dataset}"))
+    text = "Floors, baselines, the teachers and the student; differences are paired."
+    return Part("Models", text, table, tuple(drawn))
+
+
+def _study(shown: ShownRecipe, run: Run, lists: Sequence[JudgedList], told: ReportRecipe) -> Part:
+    variants = read_variants(Path(shown.study), lists)
+    reference = next((one for one in variants if one.name == shown.reference), variants[0])
+    seeds = len(reference.scores)
+    datasets = list(dict.fromkeys(judged.dataset for judged in lists))
+    table = [["variant", "pairs", *(f"{d}, {m}" for d in datasets for m in (*METRICS, "ndcg@10 difference"))]]
+    for one in variants:
+        line = [one.name, f"{one.pairs:,.0f}"]
+        for dataset in datasets:
+            members, own, other = of_dataset(dataset, lists, one, reference)
+            means = (seed_means(members, own, metric) for metric in METRICS)
+            line += [_cell(mean_interval(*each, resamples=told.resamples)) for each in means]
+            (left, sizes), (right, _) = (seed_means(members, each, "ndcg@10") for each in (own, other))
+            same = one is reference
+            line.append(
+                ""
+                if same
+                else _cell(paired_interval(left, right, sizes, resamples=told.resamples), signed=True)
+            )
+        table.append(line)
+    text = f"{shown.text} Means over {seeds} seeds; differences are paired with {reference.name}.".strip()
+    drawn = []
+    if shown.kind == "scaling":
+        drawn = [
+            _scaling(shown, dataset, lists, variants, _levels(run, dataset, told)) for dataset in datasets
+        ]
+    return Part(shown.title, text, table, tuple(drawn))
+
+
+def _levels(run: Run, dataset: str, told: ReportRecipe) -> dict[str, float]:
+    """NDCG@10 of the models that a student is drawn beside."""
+    rows = json.loads((run.folder("evaluate") / "quality.json").read_text())["rows"]
+    wanted = {"dataset": f"{dataset} {told.split}", "metric": "ndcg@10"}
+    known = {row["model"]: row["value"] for row in rows if wanted.items() <= row.items()}
+    return {model: known[model] for model in (TEACHER, BIENCODER) if model in known}
+
+
+def _scaling(
+    shown: ShownRecipe,
+    dataset: str,
+    lists: Sequence[JudgedList],
+    variants: Sequence[Trained],
+    levels: Mapping[str, float],
+) -> str:
+    """Quality over the number of pairs learnt from, one line per prefix; a variant of no line is a level."""
+    lines: dict[str, list[tuple[float, float, float, float]]] = {}
+    flat = dict(levels)
+    for one in variants:
+        members, own = of_dataset(dataset, lists, one)
+        each = [float(np.mean(ratios(members, scores)["ndcg@10"][0])) for scores in own.scores]
+        mean = float(np.mean(each))
+        line = next((name for name, prefix in shown.lines.items() if one.name.startswith(prefix)), "")
+        if line:
+            lines.setdefault(line, []).append((one.pairs, mean, min(each), max(each)))
+        else:
+            flat[one.name] = mean
+    return plots.scaling(lines, flat, "pairs learnt from (band: seeds)", f"NDCG@10, {dataset}")
+
+
+def _student_logits(run: Run, lists: Sequence[JudgedList]) -> list[np.ndarray]:
+    table = held_out_scores(run.folder("distil"), run, run.recipe).to_pylist()
+    known = {(row["dataset"], row["query_id"], row["product_id"]): row["score"] for row in table}
+    values = np.array([known[j.dataset, j.query_id, product] for j in lists for product in j.product_ids])
+    return by_list(values, lists)
+
+
+def _calibration(run: Run, lists: Sequence[JudgedList]) -> Part:
+    """Stated probability of `exact` against how often it is, per data set."""
+    raw = (run.folder("calibrate") / "calibration.json").read_bytes()
+    calibration = Calibration.model_validate_json(raw)
+    curves = {}
+    logits = _student_logits(run, lists)
+    for dataset in dict.fromkeys(judged.dataset for judged in lists):
+        chosen = [place for place, judged in enumerate(lists) if judged.dataset == dataset]
+        stated = class_probabilities(np.concatenate([logits[place] for place in chosen]), calibration)[:, -1]
+        truth = np.concatenate([np.array(lists[place].grades) for place in chosen]) == len(LABELS) - 1
+        curves[dataset] = (stated, truth)
+    text = "P(exact) of the shipped calibration against the share that is exact; area by count."
+    return Part("Calibration", text, [], (plots.reliability(curves),))
+
+
+def _errors(run: Run, lists: Sequence[JudgedList]) -> str:
+    """The lists that the student orders worst, with its first five products, as HTML."""
+    logits = _student_logits(run, lists)
+    values = np.array(ratios(lists, logits)["ndcg@10"][0])
+    out = []
+    for dataset in dict.fromkeys(judged.dataset for judged in lists):
+        chosen = [place for place in np.argsort(values) if lists[place].dataset == dataset][:WORST]
+        for place in chosen:
+            judged = lists[place]
+            best = np.argsort(-logits[place], kind="stable")[:5]
+            items = "".join(
+                f"<li>{html.escape(judged.labels[i] or str(judged.grades[i]))}: "
+                f"{html.escape(judged.products[i].title[:110])}</li>"
+                for i in best
+            )
+            head = f"{html.escape(judged.query)} ({dataset}, NDCG@10 {values[place]:.2f})"
+            out.append(f"<details><summary>{head}</summary><ol>{items}</ol></details>")
+    return "<h2>The worst lists</h2><p>Label or grade, then the title.</p>" + "".join(out)
+
+
+def _cell(interval: Interval, *, signed: bool = False) -> str:
+    number: Callable[[float], str] = (lambda x: f"{x:+.3f}") if signed else (lambda x: f"{x:.3f}")
+    return f"{number(interval.value)} [{number(interval.low)}, {number(interval.high)}]"
+
+
+def markdown(title: str, parts: Sequence[Part]) -> str:
+    """The tables without the plots."""
+    out = [f"# {title}", "", "Brackets are 95 % bootstrap intervals over lists.", ""]
+    for part in parts:
+        if part.table:
+            head, *rows = (f"| {' | '.join(line)} |" for line in part.table)
+            out += [f"## {part.title}", "", part.text, "", head, "|---" * len(part.table[0]) + "|", *rows, ""]
+    return "\n".join(out)
+
+
+STYLE = """body { font: 15px/1.5 system-ui, sans-serif; max-width: 75rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
+table { border-collapse: collapse; font-size: 13px; display: block; overflow-x: auto }
+td, th { border-bottom: 1px solid #ddd; padding: .25rem .6rem; text-align: left; white-space: nowrap }
+figure { display: inline-block; margin: .5rem 1rem .5rem 0 } svg { max-width: 100%; height: auto }"""
+
+
+def page(title: str, parts: Sequence[Part], tail: str) -> str:
+    """One page with everything in it: no script, no link, no other file."""
+    body = []
+    for part in parts:
+        body.append(f"<h2>{html.escape(part.title)}</h2><p>{html.escape(part.text)}</p>")
+        body += [f"<figure>{plot}</figure>" for plot in part.plots]
+        if part.table:
+            head, *rows = part.table
+            lines = ["".join(f"<th>{html.escape(cell)}</th>" for cell in head)]
+            lines += ["".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in rows]
+            body.append("<table>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>")
+    name = html.escape(title)
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{name}</title><style>{STYLE}</style></head>'
+        f"<body><h1>{name}</h1><p>Brackets are 95 % bootstrap intervals over lists.</p>{''.join(body)}{tail}</body></html>\n"
+    )
