@@ -51,6 +51,7 @@ ALLOWED = {
         "peft",
         "pyarrow",
         "pydantic",
+        "ray",
         "safetensors",
         "scipy",
         "sklearn",
@@ -58,6 +59,7 @@ ALLOWED = {
         "torch",
         "tqdm",
         "transformers",
+        "vllm",
     },
 }
 # Each of these can run code that came as data.

@@ -36,6 +36,13 @@ def main(arguments: list[str] | None = None) -> int:
         metavar="MODEL=DIR",
         help="local folder of a model the recipe names",
     )
+    parser.add_argument(
+        "--ray",
+        type=int,
+        default=0,
+        metavar="ACTORS",
+        help="judge, label, panel: score shards on a Ray cluster",
+    )
     given = parser.parse_args(arguments)
     try:
         weights = _folders(given.weights)
@@ -43,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
             module, name = PROGRAMS[given.stage]
             getattr(import_module(module), name)(given.recipe, given.set, weights)
             return 0
-        run = Run(load_recipe(given.recipe, given.set), weights)
+        run = Run(load_recipe(given.recipe, given.set), weights, given.ray)
         for stage in run.wanted() if given.stage == "all" else [given.stage]:
             run.execute(stage)
     except Unfinished as rest:

@@ -131,7 +131,9 @@ def run(context: Context) -> Metrics:
     def scorer() -> Scorer:
         return YesNoJudge(recipe, context.weights(recipe.model))
 
-    paths = score_shards(by_query(pairs, recipe.shard_queries), scorer, context.scratch, "judged")
+    paths = score_shards(
+        by_query(pairs, recipe.shard_queries), scorer, context.scratch, "judged", context.run.ray
+    )
     table = pa.concat_tables([pq.read_table(path) for path in paths])
     pq.write_table(table, context.out / "judged.parquet", compression="zstd")
     human = table.filter(pa.compute.is_valid(table["target"]))

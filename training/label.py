@@ -19,6 +19,7 @@ from training import teacher
 from training.augment import UNLABELLED
 from training.sections import LabelRecipe
 from training.shards import Scorer, by_query, score_shards
+from training.vllm_teacher import VllmTeacher
 
 if TYPE_CHECKING:
     from training.stages import Context, Metrics
@@ -30,7 +31,9 @@ JUDGED_RANK = -2  # the product comes from a judged list, not from retrieval
 class Labeller:
     """Adds `logit` and `probabilities` (one per class, ascending relevance) to a table of pairs."""
 
-    def __init__(self, model: teacher.Teacher, calibration: Calibration, recipe: LabelRecipe) -> None:
+    def __init__(
+        self, model: teacher.Teacher | VllmTeacher, calibration: Calibration, recipe: LabelRecipe
+    ) -> None:
         self.model, self.calibration, self.recipe = model, calibration, recipe
 
     def __call__(self, pairs: pa.Table) -> pa.Table:
@@ -68,9 +71,13 @@ def run(context: Context) -> Metrics:
 
     def scorer() -> Scorer:
         calibration = Calibration.model_validate_json((folder / "calibration.json").read_bytes())
+        if recipe.backend == "vllm":
+            return Labeller(VllmTeacher(folder, context.recipe.teacher), calibration, recipe)
         return Labeller(teacher.load(folder, context.recipe.teacher), calibration, recipe)
 
-    paths = score_shards(by_query(pairs, recipe.shard_queries), scorer, context.scratch, "labels")
+    paths = score_shards(
+        by_query(pairs, recipe.shard_queries), scorer, context.scratch, "labels", context.run.ray
+    )
     shards = context.out / "shards"
     shards.mkdir()
     total = 0

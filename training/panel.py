@@ -65,6 +65,6 @@ def _judged(context: Context, pairs: pa.Table, shard_queries: int) -> np.ndarray
     def scorer() -> Scorer:
         return YesNoJudge(recipe, context.weights(recipe.model))
 
-    paths = score_shards(by_query(pairs, shard_queries), scorer, context.scratch, "held-out")
+    paths = score_shards(by_query(pairs, shard_queries), scorer, context.scratch, "held-out", context.run.ray)
     scores = pa.concat_tables([pq.read_table(path, columns=["log_odds"]) for path in paths])
     return scores["log_odds"].to_numpy().astype(np.float64)

@@ -150,6 +150,7 @@ class LabelRecipe(Section):
     max_queries: int = Field(
         0, ge=0, description="unlabelled queries scored, in the order of augment; 0 is all"
     )
+    backend: Literal["transformers", "vllm"] = "transformers"
     shard_queries: int = Field(200, ge=1)
     batch_pairs: int = Field(64, ge=1)
     bf16: bool = False

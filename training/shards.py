@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
+from training.ray_driver import score_missing
 from training.stages import Unfinished
 
 Scorer = Callable[[pa.Table], pa.Table]
@@ -42,17 +43,19 @@ def by_query(pairs: pa.Table, shard_queries: int) -> list[pa.Table]:
 
 
 def score_shards(
-    shards: Sequence[pa.Table], scorer: Callable[[], Scorer], folder: Path, name: str
+    shards: Sequence[pa.Table], scorer: Callable[[], Scorer], folder: Path, name: str, ray: int = 0
 ) -> list[Path]:
     """Score this rank's missing shards; return all shard files, or raise Unfinished while others work.
 
-    `scorer` is called once, and only if there is something to score.
+    `scorer` is called once, and only if there is something to score; with `ray` it is called in as many actors.
     """
     rank, world = ranks()
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{name}-{i:05d}.parquet" for i in range(len(shards))]
     mine = [i for i in range(rank, len(shards), world) if not paths[i].is_file()]
-    if mine:
+    if mine and ray:
+        score_missing({paths[i]: shards[i] for i in mine}, scorer, _write, ray)
+    elif mine:
         score = scorer()
         for i in tqdm(mine, desc=f"{name} rank {rank}", unit="shard", mininterval=5):
             _write(score(shards[i]), paths[i])

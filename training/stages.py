@@ -95,6 +95,7 @@ class Run:
 
     recipe: Recipe
     weights: Mapping[str, str] = field(default_factory=dict)
+    ray: int = 0  # actors that score shards on a Ray cluster; 0 scores them in this process
 
     @property
     def root(self) -> Path:

@@ -1,5 +1,6 @@
 """Sharded scoring: resumption, ranks and atomic files."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ pa = pytest.importorskip("pyarrow", reason="the training environment is not inst
 pq = pytest.importorskip("pyarrow.parquet", reason="the training environment is not installed")
 
 from training.shards import by_query, ranks, score_shards  # noqa: E402
-from training.stages import Unfinished  # noqa: E402
+from training.stages import StageError, Unfinished  # noqa: E402
 
 PAIRS = pa.table({"query_id": [f"q{i // 3}" for i in range(30)], "n": list(range(30))})
 
@@ -91,3 +92,26 @@ def test_wrong_rank_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with pytest.raises(ValueError, match="RANK=2"):
         ranks()
+
+
+def test_ray_writes_the_files_of_the_plain_driver(tmp_path: Path) -> None:
+    """A pool of actors on a real local Ray scores what is missing, and leaves the same shards."""
+    pytest.importorskip("ray", reason="the ray extra is not installed")
+    shards = by_query(PAIRS, 2)
+    plain = read(score_shards(shards, Doubler, tmp_path / "plain", "x"))
+    score_shards(shards, Doubler, tmp_path / "ray", "x")
+    (tmp_path / "ray" / "x-00003.parquet").unlink()
+    (tmp_path / "ray" / "x-00001.parquet").unlink()
+
+    assert read(score_shards(shards, Doubler, tmp_path / "ray", "x", ray=1)) == plain
+    assert sorted(path.name for path in (tmp_path / "ray").iterdir()) == [
+        f"x-{i:05d}.parquet" for i in range(5)
+    ]
+
+
+def test_ray_that_is_not_installed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the extra one line says what to install, and nothing is scored."""
+    monkeypatch.setitem(sys.modules, "ray", None)
+
+    with pytest.raises(StageError, match="`ray` extra"):
+        score_shards(by_query(PAIRS, 2), Doubler, tmp_path, "x", ray=1)
