@@ -94,9 +94,11 @@ def test_wrong_rank_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         ranks()
 
 
-def test_ray_writes_the_files_of_the_plain_driver(tmp_path: Path) -> None:
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Ray's own
+def test_ray_writes_the_files_of_the_plain_driver(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """A pool of actors on a real local Ray scores what is missing, and leaves the same shards."""
-    pytest.importorskip("ray", reason="the ray extra is not installed")
+    ray = pytest.importorskip("ray", reason="the ray extra is not installed")
+    request.addfinalizer(ray.shutdown)
     shards = by_query(PAIRS, 2)
     plain = read(score_shards(shards, Doubler, tmp_path / "plain", "x"))
     score_shards(shards, Doubler, tmp_path / "ray", "x")
