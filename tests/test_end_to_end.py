@@ -1,7 +1,10 @@
 """From nothing to answers: every training stage of the tiny recipe, then the service on its bundle."""
 
 import json
+import re
 import shutil
+import subprocess
+import sys
 import urllib.request
 from pathlib import Path
 
@@ -80,6 +83,33 @@ def test_an_optional_stage_joins_a_finished_run(run_folder: Path, tmp_path: Path
         pq.read_metadata(p).num_rows for p in (run_folder / "label" / "shards").iterdir()
     )
     assert {"logit", "classifier fresh", "cosine teacher", "probabilities"} <= set(blend.column_names)
+
+
+def test_two_processes_train_one_student(run_folder: Path, tmp_path: Path) -> None:
+    """Under torchrun the processes share the batches; one student comes out, and one line of figures."""
+    root = Path(shutil.copytree(run_folder, tmp_path / "run"))
+    shutil.rmtree(root / "distil")
+    words = [word for value in (f"run.dir={root}", *SMALLER) for word in ("--set", value)]
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += ["-m", "training", "distil", "--recipe", str(TINY), *words]
+    before = (root / "metrics.jsonl").read_text().count("\n")
+
+    done = subprocess.run(
+        [sys.executable, *command],
+        cwd=TINY.parents[2],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (root / "distil" / "model.safetensors").is_file()
+    assert (root / "metrics.jsonl").read_text().count("\n") == before + 1
+    assert not list(root.glob(".*.part"))
+    steps = re.findall(r"(\d+)/\1 ", done.stderr.replace("it/s", " "))
+    whole = json.loads((run_folder / "distil" / "stage.json").read_text())["metrics"]["groups"]
+    assert str(-(-whole // 16)) in steps  # 8 groups a process and step
 
 
 def published_esci(folder: Path) -> None:

@@ -28,7 +28,7 @@ from training.losses import STUDENT_LOSSES, pointwise_mse
 from training.sections import DistilRecipe
 from training.stages import StageError
 from training.student import Student
-from training.trainer import fit
+from training.trainer import Chunked, fit
 
 if TYPE_CHECKING:
     from training.stages import Context, Metrics
@@ -99,7 +99,7 @@ def groups_of(rows: Sequence[Row], size: int, seed: int, least: int = 2) -> list
 def train(made: Student, groups: Sequence[Group], recipe: DistilRecipe, scratch: Path, seed: int) -> float:
     """Train the student in place and return its mean loss; resumes from the newest checkpoint in `scratch`."""
     return fit(
-        made.model,
+        Chunked(made.model, recipe.chunk),
         groups,
         GroupCollator(made),
         partial(student_loss, recipe=recipe),
@@ -108,7 +108,6 @@ def train(made: Student, groups: Sequence[Group], recipe: DistilRecipe, scratch:
         batch_items=recipe.queries_per_batch,
         scratch=scratch,
         seed=seed,
-        chunk=recipe.chunk,
         save_steps=recipe.checkpoint_steps,
         logging_steps=50,
     )

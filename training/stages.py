@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
@@ -44,6 +44,9 @@ STAGES: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "bundle": ("training.pack", ("data", "distil", "calibrate", "export", "quantize", "evaluate")),
 }
+
+# trained data-parallel under torchrun: every process works, the first one writes
+DATA_PARALLEL = ("teacher", "distil")
 
 LIBRARIES = (
     "torch",
@@ -96,6 +99,7 @@ class Run:
     recipe: Recipe
     weights: Mapping[str, str] = field(default_factory=dict)
     ray: int = 0  # actors that score shards on a Ray cluster; 0 scores them in this process
+    follows: bool = False  # another process of a data-parallel training writes the results
 
     @property
     def root(self) -> Path:
@@ -165,6 +169,11 @@ class Run:
         out = self.root / f".{stage}.{os.getpid()}.part"
         shutil.rmtree(out, ignore_errors=True)
         out.mkdir(parents=True)
+        if stage in DATA_PARALLEL and _is_follower():
+            follower = replace(self, follows=True)
+            self._timed(stage, Context(self.recipe, out, scratch, self.recipe.run.seed, follower))
+            shutil.rmtree(out)
+            return
         try:
             metrics, seconds = self._timed(
                 stage, Context(self.recipe, out, scratch, self.recipe.run.seed, self)
@@ -195,6 +204,8 @@ class Run:
 
     def log(self, event: str, **values: Any) -> None:
         """Append one event to RUN/metrics.jsonl."""
+        if self.follows:
+            return
         self.root.mkdir(parents=True, exist_ok=True)
         with open(self.root / "metrics.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps({"event": event, "time": _now(), **values}, sort_keys=True) + "\n")
@@ -242,6 +253,11 @@ def commit() -> str:
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return found.stdout.strip()
+
+
+def _is_follower() -> bool:
+    """Say whether torchrun started this process, and another one as the first."""
+    return "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("RANK", "0") != "0"
 
 
 def _swap(new: Path, target: Path) -> None:

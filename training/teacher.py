@@ -190,7 +190,6 @@ def fine_tune(teacher: Teacher, rows: Sequence[Row], scratch: Path, seed: int) -
         batch_items=recipe.batch_size,
         scratch=scratch,
         seed=seed,
-        chunk=recipe.batch_size,
         gradient_accumulation_steps=recipe.accumulation,
         activation_checkpointing=recipe.activation_checkpointing,
         train_sampling_strategy="group_by_length",

@@ -45,28 +45,34 @@ class Schedule(Protocol):
         """Experiment trackers of the Trainer."""
 
 
-def chunked_logits(model: Any, inputs: dict[str, Tensor], chunk: int) -> Tensor:
-    """Return logits [n] of a right-padded batch [n, longest], computed `chunk` rows at a time.
+class Chunked(torch.nn.Module):
+    """Computes a right-padded batch some rows at a time, sorted by length, so that little padding is computed.
 
-    Rows are sorted by length first and each chunk is cut to its own longest, so that little padding is computed.
+    It is a module, and not a loop around one, because data-parallel processes have to agree on the number of
+    forward passes, and their batches need not have equally many chunks.
     """
-    lengths = inputs["attention_mask"].sum(dim=1)
-    order = torch.argsort(lengths)
-    parts = []
-    for rows in order.split(chunk):
-        width = int(lengths[rows].max())
-        parts.append(model(**{name: values[rows, :width] for name, values in inputs.items()}).logits[:, 0])
-    return torch.cat(parts)[torch.argsort(order)]
+
+    def __init__(self, model: Any, rows: int) -> None:
+        super().__init__()
+        self.model, self.rows = model, rows
+
+    def forward(self, **inputs: Tensor) -> dict[str, Tensor]:
+        """Return logits [n, 1] for inputs [n, longest], in the order of the inputs."""
+        lengths = inputs["attention_mask"].sum(dim=1)
+        order = torch.argsort(lengths)
+        parts = []
+        for rows in order.split(self.rows):
+            width = int(lengths[rows].max())
+            parts.append(self.model(**{name: values[rows, :width] for name, values in inputs.items()}).logits)
+        return {"logits": torch.cat(parts)[torch.argsort(order)]}
 
 
 class _LossTrainer(Trainer):
     """Calls `loss(logits, **targets)`, the targets being the batch entries of those names."""
 
-    def __init__(
-        self, *arguments: Any, loss: Loss, targets: Sequence[str], chunk: int, **options: Any
-    ) -> None:
+    def __init__(self, *arguments: Any, loss: Loss, targets: Sequence[str], **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self.loss, self.targets, self.chunk = loss, targets, chunk
+        self.loss, self.targets = loss, targets
         self.model_accepts_loss_kwargs = False  # else the loss is not divided under gradient accumulation
 
     def compute_loss(
@@ -78,9 +84,9 @@ class _LossTrainer(Trainer):
     ) -> Any:
         """Return the loss of a batch; logits are handed over as float32 [pairs]."""
         targets = {name: inputs.pop(name) for name in self.targets}
-        logits = chunked_logits(model, inputs, self.chunk)
-        loss = self.loss(logits.float(), **targets)
-        return (loss, {"logits": logits}) if return_outputs else loss
+        outputs = model(**inputs)
+        loss = self.loss(outputs["logits"][:, 0].float(), **targets)
+        return (loss, outputs) if return_outputs else loss
 
 
 def fit(
@@ -94,13 +100,9 @@ def fit(
     batch_items: int,
     scratch: Path,
     seed: int,
-    chunk: int,
     **options: Any,
 ) -> float:
-    """Train `model` in place and return its mean loss; `options` go to TrainingArguments as they are.
-
-    A batch is `batch_items` items of `items`; its rows are computed `chunk` at a time.
-    """
+    """Train `model` in place and return its mean loss; `options` go to TrainingArguments as they are."""
     arguments = TrainingArguments(
         output_dir=str(scratch),
         num_train_epochs=schedule.epochs,
@@ -124,7 +126,6 @@ def fit(
         data_collator=collator,
         loss=loss,
         targets=targets,
-        chunk=chunk,
     )
     resume = any(scratch.glob("checkpoint-*")) or None
     return float(trainer.train(resume_from_checkpoint=resume).training_loss)

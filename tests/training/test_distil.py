@@ -18,7 +18,7 @@ from training.lists import product_of  # noqa: E402
 from training.losses import margin_mse  # noqa: E402
 from training.sections import DistilRecipe, FieldRecipe, FreshRecipe, TextRecipe  # noqa: E402
 from training.student import Student  # noqa: E402
-from training.trainer import chunked_logits  # noqa: E402
+from training.trainer import Chunked  # noqa: E402
 
 SHAPE = FreshRecipe(hidden=32, layers=2, heads=2, vocabulary=300)
 FIELDS = (
@@ -70,7 +70,7 @@ def test_chunks_give_the_logits_of_one_padded_batch() -> None:
     wanted = one.model.classifier.weight.grad.clone()
     one.model.zero_grad()
 
-    chunked = chunked_logits(one.model, inputs, 5)
+    chunked = Chunked(one.model, 5)(**inputs)["logits"][:, 0]
     chunked.square().sum().backward()
 
     torch.testing.assert_close(chunked, whole, atol=1e-5, rtol=1e-5)
