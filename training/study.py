@@ -45,6 +45,7 @@ class StudyRecipe(Section):
     recipe: str = Field(description="the base recipe; its run must have finished the labels")
     dir: str
     seeds: tuple[int, ...] = Field(min_length=1)
+    set: tuple[str, ...] = Field((), description="what every variant changes, before its own changes")
     variants: tuple[VariantRecipe, ...] = Field(min_length=1)
     keep_students: bool = False
 
@@ -86,7 +87,7 @@ def run_study(path: Path, overrides: Sequence[str], weights: Mapping[str, str]) 
             )
     for seed in study.seeds:  # seed by seed, so that a study cut short has all variants
         for variant in study.variants:
-            recipe = load_recipe(Path(study.recipe), [*overrides, *variant.set])
+            recipe = load_recipe(Path(study.recipe), [*overrides, *study.set, *variant.set])
             _train(base, recipe, study, variant, seed)
 
 
@@ -116,7 +117,7 @@ def _train(base: Run, recipe: Recipe, study: StudyRecipe, variant: VariantRecipe
     metrics = distil.run(Context(recipe, part, scratch, seed, base))
     told = {
         "variant": variant.name,
-        "set": variant.set,
+        "set": [*study.set, *variant.set],
         "seed": seed,
         "key": key,
         "commit": commit(),

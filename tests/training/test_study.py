@@ -14,8 +14,10 @@ from training import distil, study  # noqa: E402
 from training.__main__ import main  # noqa: E402
 from training.distil import some_queries  # noqa: E402
 from training.recipe import RecipeError, load_recipe  # noqa: E402
+from training.report import load_report  # noqa: E402
 from training.stages import Run  # noqa: E402
 
+STUDIES = Path(study.__file__).parent / "studies"
 SMALL = ["teacher.epochs=1", "distil.epochs=1", "augment.max_queries=30", support.SOURCE]
 
 
@@ -116,3 +118,19 @@ def test_queries_are_drawn_whole_and_by_the_seed() -> None:
     assert len(kept) == 15
     assert kept == some_queries(rows, 5, seed=1) != some_queries(rows, 5, seed=2)
     assert some_queries(rows, 0, seed=1) == some_queries(rows, 20, seed=1) == rows
+
+
+@pytest.mark.parametrize("path", sorted(STUDIES.glob("[!r]*.toml")), ids=lambda path: path.stem)
+def test_the_committed_studies_are_sound(path: Path) -> None:
+    """Every variant of every study gives a recipe that loads."""
+    told = study.load_study(path)
+
+    for variant in told.variants:
+        load_recipe(STUDIES.parents[1] / told.recipe, [*told.set, *variant.set])
+
+
+def test_the_committed_report_shows_committed_studies() -> None:
+    """The report loads and names studies that are there."""
+    told = load_report(STUDIES / "report.toml")
+
+    assert all((STUDIES.parents[1] / shown.study).is_file() for shown in told.shown)
