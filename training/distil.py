@@ -1,7 +1,7 @@
 """Distil the teacher into the student: margin-MSE over all product pairs of a query, or another loss.
 
 Knows grouped batches and the losses; does not know where the teacher's scores come from.
-Invariant: the loss sees teacher scores alone (or, for a baseline, labels alone), and never a held-out query.
+Invariant: the loss sees the scores of label or blend (or, for a baseline, labels alone), never a held-out query.
 """
 
 from __future__ import annotations

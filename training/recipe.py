@@ -11,7 +11,7 @@ import json
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -32,6 +32,8 @@ from training.sections import (
     TeacherRecipe,
     TextRecipe,
 )
+
+T = TypeVar("T", bound=Section)
 
 
 class RecipeError(Exception):
@@ -82,16 +84,32 @@ class Recipe(Section):
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read a TOML recipe and apply `section.key=value` overrides; RecipeError names what is wrong."""
+    raw = _read(path)
+    for override in overrides:
+        _set(raw, override)
+    return _validated(path, raw, Recipe)
+
+
+def load_table(path: Path, name: str, model: type[T]) -> T:
+    """Read the table `[name]` of a TOML file; RecipeError names the file and what is wrong in it."""
+    raw = _read(path)
+    if name not in raw:
+        raise RecipeError(f"{path}: no [{name}] table")
+    return _validated(path, raw[name], model)
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise RecipeError(f"{path}: cannot be read ({error.strerror})") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: not TOML ({error})") from error
-    for override in overrides:
-        _set(raw, override)
+        raise RecipeError(f"{path}: cannot be read: not TOML ({error})") from error
+
+
+def _validated(path: Path, raw: Any, model: type[T]) -> T:
     try:
-        return Recipe.model_validate(raw)
+        return model.model_validate(raw)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])

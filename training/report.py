@@ -8,29 +8,30 @@ from __future__ import annotations
 
 import html
 import json
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from bundle.manifest import Calibration
 from bundle.score import class_probabilities
-from training import plots
+from training import plots, student
 from training.compare import Trained, of_dataset, read_variants, seed_means
 from training.evaluate import BIENCODER, TEACHER
 from training.figures import ratios
-from training.lists import LABELS, JudgedList, by_list, rankable, read_lists
+from training.lists import LABELS, JudgedList, rankable, read_lists
 from training.metrics import Interval, mean_interval, paired_interval
-from training.recipe import RecipeError, load_recipe
+from training.recipe import load_recipe, load_table
 from training.sections import Section
 from training.stages import Run
-from training.study import held_out_scores
+from training.study import student_scores
 
 METRICS = ("ndcg@10", "ndcg", "pair accuracy")
+Row = dict[str, Any]  # of quality.json
+
 WORST = 8  # lists shown in the error analysis, per data set
 
 
@@ -69,15 +70,7 @@ class Part:
 
 def load_report(path: Path) -> ReportRecipe:
     """Read a report's TOML file; RecipeError names the file and what is wrong in it."""
-    try:
-        return ReportRecipe.model_validate(tomllib.loads(path.read_text(encoding="utf-8"))["report"])
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise RecipeError(f"{path}: cannot be read ({error})") from error
-    except KeyError as error:
-        raise RecipeError(f"{path}: no [report] table") from error
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        raise RecipeError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    return load_table(path, "report", ReportRecipe)
 
 
 def run_report(path: Path, overrides: Sequence[str], weights: Mapping[str, str]) -> None:
@@ -87,18 +80,19 @@ def run_report(path: Path, overrides: Sequence[str], weights: Mapping[str, str])
     lists = rankable(
         read_lists(run.folder("data") / "pairs.parquet", told.split), run.recipe.evaluate.min_pairs
     )
-    parts = [_models(run, told)]
-    parts += [_study(shown, run, lists, told) for shown in told.shown]
-    parts += [_calibration(run, lists)]
+    rows = json.loads((run.folder("evaluate") / "quality.json").read_text())["rows"]
+    rows = [row for row in rows if row["dataset"].endswith(f" {told.split}")]
+    logits = student_scores(student.load(run.folder("distil")), lists)
+    parts = [_models(rows)]
+    parts += [_study(shown, rows, lists, told) for shown in told.shown]
+    parts += [_calibration(run, lists, logits)]
     Path(told.html).parent.mkdir(parents=True, exist_ok=True)
-    Path(told.html).write_text(page(told.title, parts, _errors(run, lists)), encoding="utf-8")
+    Path(told.html).write_text(page(told.title, parts, _errors(lists, logits)), encoding="utf-8")
     Path(told.markdown).write_text(markdown(told.title, parts), encoding="utf-8")
 
 
-def _models(run: Run, told: ReportRecipe) -> Part:
+def _models(rows: Sequence[Row]) -> Part:
     """Every model that the evaluation measured, a line each."""
-    rows = json.loads((run.folder("evaluate") / "quality.json").read_text())["rows"]
-    rows = [row for row in rows if row["dataset"].endswith(f" {told.split}")]
     datasets = list(dict.fromkeys(row["dataset"] for row in rows))
     metrics = (*METRICS, "auc exact")
     cells = {
@@ -121,7 +115,7 @@ def _models(run: Run, told: ReportRecipe) -> Part:
     return Part("Models", text, table, tuple(drawn))
 
 
-def _study(shown: ShownRecipe, run: Run, lists: Sequence[JudgedList], told: ReportRecipe) -> Part:
+def _study(shown: ShownRecipe, rows: Sequence[Row], lists: Sequence[JudgedList], told: ReportRecipe) -> Part:
     variants = read_variants(Path(shown.study), lists)
     reference = next((one for one in variants if one.name == shown.reference), variants[0])
     seeds = len(reference.scores)
@@ -145,15 +139,15 @@ def _study(shown: ShownRecipe, run: Run, lists: Sequence[JudgedList], told: Repo
     drawn = []
     if shown.kind == "scaling":
         drawn = [
-            _scaling(shown, dataset, lists, variants, _levels(run, dataset, told)) for dataset in datasets
+            _scaling(shown, dataset, lists, variants, _levels(rows, f"{dataset} {told.split}"))
+            for dataset in datasets
         ]
     return Part(shown.title, text, table, tuple(drawn))
 
 
-def _levels(run: Run, dataset: str, told: ReportRecipe) -> dict[str, float]:
+def _levels(rows: Sequence[Row], dataset: str) -> dict[str, float]:
     """NDCG@10 of the models that a student is drawn beside."""
-    rows = json.loads((run.folder("evaluate") / "quality.json").read_text())["rows"]
-    wanted = {"dataset": f"{dataset} {told.split}", "metric": "ndcg@10"}
+    wanted = {"dataset": dataset, "metric": "ndcg@10"}
     known = {row["model"]: row["value"] for row in rows if wanted.items() <= row.items()}
     return {model: known[model] for model in (TEACHER, BIENCODER) if model in known}
 
@@ -180,19 +174,11 @@ def _scaling(
     return plots.scaling(lines, flat, "pairs learnt from (band: seeds)", f"NDCG@10, {dataset}")
 
 
-def _student_logits(run: Run, lists: Sequence[JudgedList]) -> list[np.ndarray]:
-    table = held_out_scores(run.folder("distil"), run, run.recipe).to_pylist()
-    known = {(row["dataset"], row["query_id"], row["product_id"]): row["score"] for row in table}
-    values = np.array([known[j.dataset, j.query_id, product] for j in lists for product in j.product_ids])
-    return by_list(values, lists)
-
-
-def _calibration(run: Run, lists: Sequence[JudgedList]) -> Part:
+def _calibration(run: Run, lists: Sequence[JudgedList], logits: Sequence[np.ndarray]) -> Part:
     """Stated probability of `exact` against how often it is, per data set."""
     raw = (run.folder("calibrate") / "calibration.json").read_bytes()
     calibration = Calibration.model_validate_json(raw)
     curves = {}
-    logits = _student_logits(run, lists)
     for dataset in dict.fromkeys(judged.dataset for judged in lists):
         chosen = [place for place, judged in enumerate(lists) if judged.dataset == dataset]
         stated = class_probabilities(np.concatenate([logits[place] for place in chosen]), calibration)[:, -1]
@@ -202,9 +188,8 @@ def _calibration(run: Run, lists: Sequence[JudgedList]) -> Part:
     return Part("Calibration", text, [], (plots.reliability(curves),))
 
 
-def _errors(run: Run, lists: Sequence[JudgedList]) -> str:
+def _errors(lists: Sequence[JudgedList], logits: Sequence[np.ndarray]) -> str:
     """The lists that the student orders worst, with its first five products, as HTML."""
-    logits = _student_logits(run, lists)
     values = np.array(ratios(lists, logits)["ndcg@10"][0])
     out = []
     for dataset in dict.fromkeys(judged.dataset for judged in lists):

@@ -169,15 +169,13 @@ class Run:
         out = self.root / f".{stage}.{os.getpid()}.part"
         shutil.rmtree(out, ignore_errors=True)
         out.mkdir(parents=True)
-        if stage in DATA_PARALLEL and _is_follower():
-            follower = replace(self, follows=True)
-            self._timed(stage, Context(self.recipe, out, scratch, self.recipe.run.seed, follower))
-            shutil.rmtree(out)
-            return
+        run = replace(self, follows=stage in DATA_PARALLEL and _is_follower())
         try:
             metrics, seconds = self._timed(
-                stage, Context(self.recipe, out, scratch, self.recipe.run.seed, self)
+                stage, Context(self.recipe, out, scratch, self.recipe.run.seed, run)
             )
+            if run.follows:
+                return
             told = {
                 "stage": stage,
                 "key": key,
@@ -186,7 +184,7 @@ class Run:
                 "finished": _now(),
             }
             (out / "stage.json").write_text(json.dumps(told, indent=2, sort_keys=True) + "\n")
-            _swap(out, self.root / stage)
+            swap(out, self.root / stage)
         finally:
             shutil.rmtree(out, ignore_errors=True)
         shutil.rmtree(scratch, ignore_errors=True)
@@ -260,7 +258,8 @@ def _is_follower() -> bool:
     return "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("RANK", "0") != "0"
 
 
-def _swap(new: Path, target: Path) -> None:
+def swap(new: Path, target: Path) -> None:
+    """Put a finished folder in the place of `target`, which is kept aside until the new one is there."""
     old = target.with_name(f".{target.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if target.exists():

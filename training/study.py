@@ -12,21 +12,23 @@ import os
 import shutil
 import sys
 import time
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from pydantic import Field, ValidationError
+from numpy.typing import NDArray
+from pydantic import Field
 
 from training import distil, student
-from training.lists import by_list, encode_lists, rankable, read_lists
-from training.recipe import Recipe, RecipeError, load_recipe
+from training.lists import JudgedList, by_list, encode_lists, rankable, read_lists
+from training.recipe import Recipe, RecipeError, load_recipe, load_table
 from training.sections import Section
-from training.stages import Context, Run, StageError, commit
+from training.stages import Context, Run, StageError, commit, swap
+from training.student import Student
 
 RESULT, SCORES = "result.json", "scores.parquet"
 CHANGEABLE = ("distil.", "text.")
@@ -52,17 +54,9 @@ class StudyRecipe(Section):
 
 def load_study(path: Path) -> StudyRecipe:
     """Read a study; RecipeError names the file and what is wrong in it."""
-    try:
-        study = StudyRecipe.model_validate(tomllib.loads(path.read_text(encoding="utf-8"))["study"])
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise RecipeError(f"{path}: cannot be read ({error})") from error
-    except KeyError as error:
-        raise RecipeError(f"{path}: no [study] table") from error
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        raise RecipeError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    study = load_table(path, "study", StudyRecipe)
     for variant in study.variants:
-        wrong = [change for change in variant.set if not change.startswith(CHANGEABLE)]
+        wrong = [change for change in (*study.set, *variant.set) if not change.startswith(CHANGEABLE)]
         if wrong:
             raise RecipeError(
                 f"{path}: variant {variant.name} sets {wrong[0]!r}; only distil and text may vary"
@@ -129,10 +123,14 @@ def _train(base: Run, recipe: Recipe, study: StudyRecipe, variant: VariantRecipe
         for made in (*part.glob("*.safetensors"), part / "tokenizer.json"):
             made.unlink()
     (part / RESULT).write_text(json.dumps(told, indent=1, sort_keys=True) + "\n")
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(part, folder)
+    swap(part, folder)
     shutil.rmtree(scratch, ignore_errors=True)
     print(f"{variant.name} seed {seed}: {told['seconds']} s {json.dumps(told['metrics'])}", file=sys.stderr)
+
+
+def student_scores(made: Student, lists: Sequence[JudgedList]) -> list[NDArray[np.float32]]:
+    """Return the student's logits of every list."""
+    return by_list(made.score(encode_lists(made.encoder, lists)), lists)
 
 
 def held_out_scores(folder: Path, base: Run, recipe: Recipe) -> pa.Table:
@@ -143,8 +141,7 @@ def held_out_scores(folder: Path, base: Run, recipe: Recipe) -> pa.Table:
         lists = rankable(read_lists(base.folder("data") / "pairs.parquet", split), recipe.evaluate.min_pairs)
         if not lists:
             continue
-        scores = by_list(made.score(encode_lists(made.encoder, lists)), lists)
-        for judged, values in zip(lists, scores, strict=True):
+        for judged, values in zip(lists, student_scores(made, lists), strict=True):
             told = {"dataset": judged.dataset, "query_id": judged.query_id, "split": split}
             pairs = zip(judged.product_ids, values.tolist(), strict=True)
             rows += [told | {"product_id": product, "score": score} for product, score in pairs]

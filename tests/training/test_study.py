@@ -101,6 +101,14 @@ def test_a_wrong_study_names_its_fault(tmp_path: Path, variants: str, told: str)
         study.load_study(write(tmp_path / "study.toml", variants))
 
 
+def test_what_all_variants_change_is_held_to_the_same_rule(tmp_path: Path) -> None:
+    """A change of the labels is refused too where it stands for every variant."""
+    path = write(tmp_path / "study.toml", "set = ['teacher.epochs=9']\n[[study.variants]]\nname='a'")
+
+    with pytest.raises(RecipeError, match="only distil and text may vary"):
+        study.load_study(path)
+
+
 def test_a_file_without_a_study_is_refused(tmp_path: Path) -> None:
     """A recipe given in place of a study is told apart."""
     with pytest.raises(RecipeError, match=r"no \[study\] table"):
