@@ -25,9 +25,9 @@ from training.augment import UNLABELLED, product_line
 from training.label import JUDGED_RANK
 from training.lists import product_of
 from training.losses import STUDENT_LOSSES, pointwise_mse
-from training.sections import DistilRecipe
 from training.stages import StageError
 from training.student import Student
+from training.student_sections import DistilRecipe
 from training.trainer import Chunked, fit
 
 if TYPE_CHECKING:

@@ -20,9 +20,9 @@ from training import metrics
 from training.int8 import quantize
 from training.lists import JudgedList, by_list, encode_lists, rankable, read_lists
 from training.runtime import OrtSession, score_rows
-from training.sections import QuantizeRecipe
 from training.stages import Context, Metrics, StageError
 from training.student import load
+from training.student_sections import QuantizeRecipe
 
 Floats = NDArray[np.float32]
 

@@ -18,18 +18,20 @@ from pydantic import Field, ValidationError, model_validator
 from training.sections import (
     AugmentRecipe,
     BlendRecipe,
-    BundleRecipe,
-    CalibrateRecipe,
     DataRecipe,
-    DistilRecipe,
-    EvaluateRecipe,
-    ExportRecipe,
     JudgeRecipe,
     LabelRecipe,
     PanelRecipe,
-    QuantizeRecipe,
     Section,
     TeacherRecipe,
+)
+from training.student_sections import (
+    BundleRecipe,
+    CalibrateRecipe,
+    DistilRecipe,
+    EvaluateRecipe,
+    ExportRecipe,
+    QuantizeRecipe,
     TextRecipe,
 )
 

@@ -29,8 +29,9 @@ from transformers import (
 from bundle.manifest import FieldSpec, PairTemplate, TextContract
 from bundle.text import PairEncoder, Row, assemble
 from training.hub import load_pretrained
-from training.sections import DistilRecipe, FreshRecipe, TextRecipe
+from training.sections import FreshRecipe
 from training.stages import StageError
+from training.student_sections import DistilRecipe, TextRecipe
 
 CONTRACT_FILE = "text_contract.json"
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]

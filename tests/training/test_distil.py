@@ -16,8 +16,9 @@ from training import student, synthetic  # noqa: E402
 from training.distil import Group, GroupCollator, groups_of, labelled_rows, train  # noqa: E402
 from training.lists import product_of  # noqa: E402
 from training.losses import margin_mse  # noqa: E402
-from training.sections import DistilRecipe, FieldRecipe, FreshRecipe, TextRecipe  # noqa: E402
+from training.sections import FreshRecipe  # noqa: E402
 from training.student import Student  # noqa: E402
+from training.student_sections import DistilRecipe, FieldRecipe, TextRecipe  # noqa: E402
 from training.trainer import Chunked  # noqa: E402
 
 SHAPE = FreshRecipe(hidden=32, layers=2, heads=2, vocabulary=300)

@@ -12,9 +12,9 @@ from bundle.text import Row
 from training import quantize
 from training.lists import encode_lists, read_lists
 from training.runtime import OrtSession
-from training.sections import QuantizeRecipe
 from training.stages import StageError
 from training.student import load
+from training.student_sections import QuantizeRecipe
 
 Make = Callable[..., Any]
 LOOSE = ("quantize.min_spearman=0.9", "quantize.min_pair_order=0.9", "quantize.max_rms=0.3")

@@ -1,0 +1,123 @@
+"""The sections of a recipe from the student to its bundle, one per stage.
+
+Knows names, units, ranges and defaults; does not know how a stage uses them.
+Invariant: light to import, so that reading a recipe loads no model library.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from training.sections import FreshRecipe, Section
+
+
+class FieldRecipe(Section):
+    """One product field the student sees."""
+
+    name: Literal["title", "brand", "color", "category", "bullets", "description", "text"]
+    max_chars: int = Field(ge=1)
+    max_tokens: int = Field(ge=1)
+
+
+class TextRecipe(Section):
+    """The student's text contract before its tokenizer is known."""
+
+    query_max_chars: int = Field(256, ge=1)
+    query_max_tokens: int = Field(24, ge=1)
+    max_length: int = Field(72, ge=8)
+    fields: tuple[FieldRecipe, ...] = Field(min_length=1)
+
+
+class DistilRecipe(Section):
+    """The student's shape and its training."""
+
+    model: str = Field("", description="pretrained body, hub id or folder; empty makes a fresh one")
+    fresh: FreshRecipe = FreshRecipe()
+    layers: tuple[int, ...] = Field((), description="layers of the pretrained body to keep; empty keeps all")
+    learn_from: Literal["teacher", "labels"] = Field(
+        "teacher", description="labels: the human soft targets of the train split alone, as a baseline"
+    )
+    column: str = Field(
+        "logit", description="column of the label shards to learn from: the blend or a member"
+    )
+    max_queries: int = Field(0, ge=0, description="queries learnt from, drawn by the seed; 0 is all")
+    list_repeat: int = Field(1, ge=1, description="times an epoch sees the labelled train lists, dealt anew")
+    loss: Literal["margin_mse", "pointwise_mse", "pointwise_bce", "listwise_kl"] = "margin_mse"
+    margin: Literal["logit", "probability"] = Field("logit", description="what margin_mse subtracts")
+    pointwise: float = Field(
+        0.0, ge=0.0, description="weight of a pointwise_mse term beside the loss, which fixes the level"
+    )
+    group: int = Field(10, ge=2, description="products per query in one step")
+    queries_per_batch: int = Field(8, ge=1)
+    chunk: int = Field(
+        20, ge=1, description="pairs of a batch in one forward pass, sorted by length to pad little"
+    )
+    epochs: float = Field(2.0, gt=0)
+    learning_rate: float = Field(1e-4, gt=0)
+    warmup: float = Field(0.05, ge=0.0, le=1.0)
+    weight_decay: float = Field(0.01, ge=0)
+    bf16: bool = False
+    checkpoint_steps: int = Field(500, ge=1)
+    report_to: tuple[str, ...] = ()
+
+
+class CalibrateRecipe(Section):
+    """Fit of the class probabilities on judged training pairs."""
+
+    datasets: tuple[str, ...] = Field(
+        (), description="data sets to fit on; empty takes those with ESCI labels, else all"
+    )
+    split: Literal["train", "validation"] = Field(
+        "train",
+        description="validation where the student learnt from train labels, and knows those lists too well",
+    )
+    folds: int = Field(5, ge=2, le=50, description="query-wise folds of the out-of-fold calibration error")
+
+
+class ExportRecipe(Section):
+    """fp32 ONNX graph of the student."""
+
+    graph: Literal["flat", "plain"] = Field(
+        "flat", description="flat is the same function computed with less work"
+    )
+    opset: int = Field(20, ge=20, le=23, description="20 is the first with Gelu")
+    parity: float = Field(1e-4, gt=0, description="largest allowed |logit| difference to torch")
+
+
+class QuantizeRecipe(Section):
+    """Static int8 graph, its calibration rows and the limits it has to keep."""
+
+    calibration_pairs: int = Field(1024, ge=8, description="training pairs whose activations set the scales")
+    percentile: float = Field(
+        100.0, gt=90, le=100, description="share of activations a scale covers, per cent"
+    )
+    reduce_range: bool = Field(default=True, description="7-bit weights: exact on CPUs without VNNI too")
+    min_spearman: float = Field(0.98, ge=-1, le=1, description="of int8 and fp32 logits, over held-out pairs")
+    min_pair_order: float = Field(
+        0.97, ge=0, le=1, description="share of pairs over 0.1 standard deviations kept"
+    )
+    max_rms: float = Field(0.15, gt=0, description="rms logit difference over the logits' standard deviation")
+    max_ndcg_drop: float = Field(
+        0.01, ge=0, description="mean NDCG@10 that int8 may lose on validation lists"
+    )
+
+
+class EvaluateRecipe(Section):
+    """Held-out lists, the baselines beside the student, and the bootstrap."""
+
+    splits: tuple[Literal["validation", "test"], ...] = ("validation", "test")
+    min_pairs: int = Field(5, ge=2, description="judged products a list needs")
+    resamples: int = Field(2000, ge=100, description="bootstrap draws of lists")
+    biencoder: str = Field("", description="sentence encoder for the zero-shot baseline; empty leaves it out")
+
+
+class BundleRecipe(Section):
+    """What the finished bundle holds and says."""
+
+    precisions: tuple[Literal["int8", "fp32"], ...] = ("int8",)
+    licences: tuple[str, ...] = ()
+    data: tuple[str, ...] = Field((), description="the card's lines on training data and attribution")
+    limits: tuple[str, ...] = Field((), description="the card's lines on limits that come from the data")
+    golden_tolerance: float = Field(0.02, gt=0, lt=1, description="largest |score| difference on another CPU")
