@@ -9,7 +9,7 @@ import time
 
 from bundle import read_bundle
 from service.cpus import usable_cpus
-from service.engine import open_sessions
+from service.engine import open_sessions, pick_precision
 from service.logs import event
 from service.metrics import Metrics
 from service.scorer import Scorer
@@ -21,7 +21,7 @@ def load_scorer(settings: Settings, metrics: Metrics) -> Scorer:
     """Read and verify the bundle and open a session for each worker; BundleError or EngineError."""
     began_s = time.monotonic()
     bundle = read_bundle(settings.models_root, settings.bundle)
-    precision = None if settings.precision == "default" else settings.precision
+    precision = pick_precision(settings.precision, settings.device, bundle.manifest)
     workers = settings.workers or (1 if settings.device == "cuda" else usable_cpus())
     sessions = open_sessions(bundle, precision=precision, device=settings.device, workers=workers)
 
@@ -30,14 +30,12 @@ def load_scorer(settings: Settings, metrics: Metrics) -> Scorer:
         event("worker_error", logging.ERROR, kind=type(error).__name__)
 
     manifest = bundle.manifest
-    metrics.model_info.labels(
-        manifest.name, manifest.version, bundle.id, manifest.graph(precision).precision, settings.device
-    ).set(1)
+    metrics.model_info.labels(manifest.name, manifest.version, bundle.id, precision, settings.device).set(1)
     event(
         "loaded",
         model=f"{manifest.name}@{manifest.version}",
         bundle=bundle.id,
-        precision=manifest.graph(precision).precision,
+        precision=precision,
         device=settings.device,
         workers=workers,
         seconds=round(time.monotonic() - began_s, 3),

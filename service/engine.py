@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from bundle import Bundle, PairEncoder
 from bundle.errors import SessionFailed
-from bundle.manifest import TensorSpec
+from bundle.manifest import Manifest, TensorSpec
 from bundle.text import assemble, padded_length
 from bundle.verify import read_golden, verify_bundle
 from service.errors import EngineError
@@ -58,6 +58,19 @@ class OrtSession:
             feeds = {name: np.repeat(values, 2, axis=0) for name, values in feeds.items()}
         logits: NDArray[np.float32] = self._session.run(self._outputs, dict(feeds))[0]
         return logits[:rows]
+
+
+def pick_precision(setting: str, device: Device, manifest: Manifest) -> str:
+    """Return the precision that a setting means on a device.
+
+    One that is named is taken as it is. `default` on cuda is fp16, else fp32, if the bundle has it: what an int8
+    graph holds is made for CPUs. It is the manifest's default otherwise.
+    """
+    if setting != "default":
+        return setting
+    offered = {graph.precision for graph in manifest.graphs}
+    wanted = ("fp16", "fp32") if device == "cuda" else ()
+    return next((name for name in wanted if name in offered), manifest.default_precision)
 
 
 def open_sessions(

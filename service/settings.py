@@ -41,7 +41,9 @@ class Settings(BaseModel):
     models_root: Path = _setting(Path("models"), "path", "Directory that holds the bundles.")
     bundle: str = _setting("default", "name", "Name of the bundle to serve.")
     precision: Literal["default", "fp32", "int8", "fp16"] = _setting(
-        "default", "name", "Which graph of the bundle to run; default is the one its manifest names."
+        "default",
+        "name",
+        "Which graph of the bundle to run; default is the one its manifest names, on cuda fp16, else fp32, if it has it.",
     )
     device: Literal["cpu", "cuda"] = _setting(
         "cpu", "name", "Where the graph runs; cuda stops the boot if the graph does not land on a GPU."

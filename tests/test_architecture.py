@@ -48,6 +48,7 @@ ALLOWED = {
         "onnx",
         "onnxruntime",
         "onnxscript",
+        "optimum",
         "peft",
         "pyarrow",
         "pydantic",

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-LOCKS = ("serve", "train", "test")
+LOCKS = ("serve", "train", "test", "optimum")
 
 
 def _entries(name: str) -> dict[str, tuple[str, list[str]]]:
@@ -45,6 +45,17 @@ def test_what_ships_is_what_is_tested(name: str) -> None:
     tested = _entries("test")
 
     assert {package: entry for package, entry in _entries(name).items() if tested.get(package) != entry} == {}
+
+
+def test_optimum_stands_apart() -> None:
+    """Optimum is in its own lock with an older transformers, and the runtime is the one that serves."""
+    alone, tested = _entries("optimum"), _entries("test")
+
+    assert "optimum-onnx" not in tested
+    assert alone["transformers"][0].startswith("4.")
+    assert tested["transformers"][0].startswith("5.")
+    assert alone["onnxruntime"] == tested["onnxruntime"]
+    assert alone["onnx"] == tested["onnx"]
 
 
 def test_the_serving_lock_has_no_training_library() -> None:

@@ -1,7 +1,7 @@
-"""Exports the student as an fp32 ONNX graph and proves that it computes what torch computes.
+"""Exports the student as an fp32 ONNX graph, in half precision too, and proves that they compute what torch computes.
 
 Knows the model and ONNX; does not know data.
-Invariant: nothing is written unless logits agree with torch at several shapes and mask lengths.
+Invariant: nothing is written unless logits agree at several shapes and mask lengths, fp32 with torch, fp16 with fp32.
 """
 
 from __future__ import annotations
@@ -14,13 +14,16 @@ import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
+from onnxruntime.transformers.float16 import convert_float_to_float16
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
-from bundle.verify import INPUT_NAMES, OUTPUT_NAME
+from bundle.verify import INPUT_NAMES, OUTPUT_NAME, Session
 from training.flat import FlatBert, unsupported
+from training.optimum_export import export_by_optimum
 from training.runtime import OrtSession
 from training.stages import Context, Metrics, StageError
+from training.student_sections import ExportRecipe
 
 SHAPES = ((1, 8), (1, 24), (3, 16), (16, 32), (5, 72))  # batch and sequence of the parity check
 
@@ -122,34 +125,70 @@ def random_feeds(
 
 @torch.inference_mode()
 def parity(model: PreTrainedModel, graph: bytes, seed: int = 0) -> float:
-    """Largest |logit| difference between torch and the graph over `SHAPES` and random lengths."""
+    """Largest |logit| difference between torch and the graph over `SHAPES` and random lengths; nan if one is."""
     session, plain, draws = OrtSession(graph), PlainGraph(model), np.random.default_rng(seed)
-    worst = 0.0
+    worst = []
     for batch, sequence in SHAPES:
         feeds = random_feeds(batch, sequence, model.config.vocab_size, draws)
         expected = plain(**{name: torch.from_numpy(values) for name, values in feeds.items()}).numpy()
-        worst = max(worst, float(np.abs(session.run(feeds) - expected).max()))
-    return worst
+        worst.append(np.abs(session.run(feeds) - expected).max())
+    return float(np.max(worst))  # the built-in max drops nan
+
+
+def to_half(graph: bytes) -> bytes:
+    """The graph with float16 weights and arithmetic, its inputs and its float32 logits as they were.
+
+    LayerNormalization still takes its mean and variance in float32 (stash_type), and the mask's -1e4 fits float16.
+    """
+    model = convert_float_to_float16(onnx.load_from_string(graph), keep_io_types=True)
+    tidy(model)
+    onnx.checker.check_model(model, full_check=True)
+    return bytes(model.SerializeToString())
+
+
+def difference(one: Session, other: Session, vocabulary: int, seed: int = 0) -> float:
+    """Largest |logit| difference between two graphs over `SHAPES` and random lengths; nan if a logit is nan."""
+    draws = np.random.default_rng(seed)
+    feeds = [random_feeds(batch, sequence, vocabulary, draws) for batch, sequence in SHAPES]
+    return float(np.max([np.abs(one.run(each) - other.run(each)).max() for each in feeds]))  # max() drops nan
 
 
 def run(context: Context) -> Metrics:
-    """Write model.onnx and export.json; StageError if parity with torch is not reached."""
+    """Write model.onnx, model.fp16.onnx if asked for, and export.json; StageError if parity is not reached."""
     recipe = context.recipe.export
     model = load_student(context.inputs("distil"))
-    module = graph_module(model, recipe.graph)
-    used = "flat" if isinstance(module, FlatBert) else "plain"
-    if used != recipe.graph:
-        context.log("export", note=f"plain graph: {unsupported(model)}")
-    graph = to_onnx(module, recipe.opset).SerializeToString()
+    graph, used = _exported(model, recipe, context)
     worst = parity(model, graph, context.seed)
     if not worst <= recipe.parity:
         raise StageError(f"the ONNX graph is {worst:.2e} from torch, allowed is {recipe.parity:.0e}")
-    (context.out / "model.onnx").write_bytes(graph)
+    files = {"model.onnx": graph}
     figures: dict[str, float | int | str] = {
         "graph": used,
         "opset": recipe.opset,
         "parity": worst,
         "bytes": len(graph),
     }
+    if recipe.fp16:
+        half = files["model.fp16.onnx"] = to_half(graph)
+        far = difference(OrtSession(graph), OrtSession(half), model.config.vocab_size, context.seed)
+        if not far <= recipe.fp16_parity:  # nan, from an overflow, is refused too
+            raise StageError(f"the fp16 graph is {far:.2e} from fp32, allowed is {recipe.fp16_parity:.0e}")
+        figures |= {"fp16_parity": far, "fp16_bytes": len(half)}
+    for name, content in files.items():
+        (context.out / name).write_bytes(content)
     (context.out / "export.json").write_text(json.dumps(figures, indent=1, sort_keys=True) + "\n")
     return figures
+
+
+def _exported(model: PreTrainedModel, recipe: ExportRecipe, context: Context) -> tuple[bytes, str]:
+    """The fp32 graph by the recipe's exporter, and what kind of graph it is."""
+    if recipe.exporter == "optimum":
+        made = export_by_optimum(model, recipe.opset)
+        tidy(made)
+        onnx.checker.check_model(made, full_check=True)
+        return made.SerializeToString(), "optimum"
+    module = graph_module(model, recipe.graph)
+    used = "flat" if isinstance(module, FlatBert) else "plain"
+    if used != recipe.graph:
+        context.log("export", note=f"plain graph: {unsupported(model)}")
+    return to_onnx(module, recipe.opset).SerializeToString(), used

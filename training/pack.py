@@ -35,7 +35,12 @@ from training.recipe import Recipe
 from training.runtime import OrtSession
 from training.stages import Context, Metrics, commit, libraries
 
-GRAPHS = {"fp32": ("export", "model.onnx"), "int8": ("quantize", "model.int8.onnx")}
+# in the order in which one is the default
+GRAPHS = {
+    "int8": ("quantize", "model.int8.onnx"),
+    "fp32": ("export", "model.onnx"),
+    "fp16": ("export", "model.fp16.onnx"),
+}
 GOLDEN_FILE = "golden.jsonl"
 TOKENIZER_FILE = "tokenizer.json"
 CARD_FILE = "card.md"
@@ -84,12 +89,13 @@ def golden_rows(manifest: Manifest, tokenizer: bytes, graph: bytes) -> list[Gold
 
 
 def _teacher(recipe: Recipe) -> str:
-    """Name every model that had a say in what the student learnt from."""
-    names = [recipe.teacher.model or "a fresh encoder trained on the run's own data"]
+    """Name every model that had a say in what the student learnt from, and as what."""
+    names = [f"fine-tuned classifier {recipe.teacher.model or 'with fresh weights'}"]
     if recipe.blend is not None:
-        names += [recipe.judge.model] if recipe.blend.judge and recipe.judge else []
-        names += [part.model for part in recipe.blend.encoders]
-    return " + ".join(names)
+        names += [f"zero-shot judge {recipe.judge.model}"] if recipe.blend.judge and recipe.judge else []
+        names += [f"cosine of {part.model}" for part in recipe.blend.encoders]
+        names += ["human labels of the train lists"] if recipe.blend.labels else []
+    return ", ".join(names)
 
 
 def _draft(context: Context, graphs: dict[str, bytes]) -> Manifest:
@@ -103,7 +109,7 @@ def _draft(context: Context, graphs: dict[str, bytes]) -> Manifest:
         version=recipe.run.version,
         files={},
         graphs=tuple(_graph_spec(precision, graph) for precision, graph in graphs.items()),
-        default_precision="int8" if "int8" in graphs else "fp32",
+        default_precision=next(iter(graphs)),
         text=TextContract.model_validate_json((context.inputs("distil") / "text_contract.json").read_bytes()),
         tokenizer=TOKENIZER_FILE,
         labels=LABELS,
@@ -126,16 +132,19 @@ def _draft(context: Context, graphs: dict[str, bytes]) -> Manifest:
             libraries=libraries(),
             licences=recipe.bundle.licences,
         ),
-        gates=_gates(context, quality["gates"]),
+        gates=_gates(context, quality["gates"], graphs),
     )
 
 
-def _gates(context: Context, quality: dict[str, float]) -> dict[str, float]:
+def _gates(context: Context, quality: dict[str, float], graphs: dict[str, bytes]) -> dict[str, float]:
     """Every figure that a limit was put on: parity, int8 fidelity, and the margins over the baselines."""
-    parity = _json(context.inputs("export") / "export.json")["parity"]
+    exported = _json(context.inputs("export") / "export.json")
+    parities = {"fp32 parity": exported["parity"]}
+    if "fp16" in graphs:
+        parities["fp16 parity"] = exported["fp16_parity"]
     fidelity = _json(context.inputs("quantize") / "quantize.json")
-    names = ("spearman", "rms", "pair_order", "ndcg_change", "batch_drift")
-    return {"fp32 parity": parity, **{f"int8 {name}": fidelity[name] for name in names}, **quality}
+    kept = {f"int8 {name}": value for name, value in fidelity.items() if isinstance(value, float)}
+    return {**parities, **kept, **quality}
 
 
 def _graph_spec(precision: str, graph: bytes) -> GraphSpec:

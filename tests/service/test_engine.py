@@ -13,7 +13,7 @@ from bundle.errors import BundleError
 from bundle.text import Row, assemble, padded_length
 from bundle.verify import Session, read_golden
 from service.batcher import plan_buckets
-from service.engine import open_sessions
+from service.engine import Device, open_sessions, pick_precision
 from service.errors import EngineError
 from tests.service.support import ROOT
 
@@ -63,6 +63,30 @@ def test_a_pair_scores_the_same_alone_and_in_any_list(bundle: Bundle) -> None:
                 session, [rows[i] for i in order], bundle, lambda lengths, w=workers: plan_buckets(lengths, w)
             )
             assert [alone[i] for i in order] == listed
+
+
+@pytest.mark.parametrize(
+    ("setting", "device", "offered", "picked"),
+    [
+        ("default", "cpu", "int8 fp32 fp16", "int8"),
+        ("default", "cpu", "fp32 fp16", "fp32"),
+        ("default", "cuda", "int8 fp32 fp16", "fp16"),
+        ("default", "cuda", "int8 fp32", "fp32"),
+        ("default", "cuda", "int8", "int8"),
+        ("int8", "cuda", "int8 fp32 fp16", "int8"),
+        ("fp16", "cpu", "int8 fp16", "fp16"),
+        ("fp16", "cuda", "int8", "fp16"),
+    ],
+)
+def test_a_device_picks_its_precision(
+    tiny_bundle: Path, setting: str, device: Device, offered: str, picked: str
+) -> None:
+    """`default` is the manifest's on a CPU and fp16, fp32, then the manifest's on a GPU; a name is taken as it is."""
+    manifest = read_bundle(tiny_bundle, "tiny").manifest
+    graphs = tuple(manifest.graphs[0].model_copy(update={"precision": name}) for name in offered.split())
+    changes = {"graphs": graphs, "default_precision": graphs[0].precision}
+
+    assert pick_precision(setting, device, manifest.model_copy(update=changes)) == picked
 
 
 def test_each_worker_has_a_session_of_its_own(tiny_bundle: Path) -> None:

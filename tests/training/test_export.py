@@ -106,6 +106,108 @@ def test_stage_refuses_a_graph_beyond_parity(context: Make, monkeypatch: pytest.
     assert not (made.out / "model.onnx").exists()
 
 
+@pytest.fixture(scope="module")
+def half(graphs: dict[str, bytes]) -> dict[str, bytes]:
+    """Both graphs in half precision."""
+    return {name: export.to_half(graph) for name, graph in graphs.items()}
+
+
+@pytest.mark.parametrize("name", ["flat", "plain"])
+def test_half_graph_keeps_the_signature(graphs: dict[str, bytes], half: dict[str, bytes], name: str) -> None:
+    """Inputs and logits are those of the fp32 graph, and no float32 weight is left inside."""
+    before, after = OrtSession(graphs[name]), OrtSession(half[name])
+    kinds = {tensor.data_type for tensor in onnx.load_from_string(half[name]).graph.initializer}
+
+    assert (before.inputs, before.outputs) == (after.inputs, after.outputs)
+    assert onnx.TensorProto.FLOAT16 in kinds
+    assert onnx.TensorProto.FLOAT not in kinds
+
+
+@pytest.mark.parametrize("name", ["flat", "plain"])
+def test_half_graph_normalises_in_float32(half: dict[str, bytes], name: str) -> None:
+    """Mean and variance of every layer normalisation are taken in float32, as ONNX's stash_type says."""
+    norms = [
+        node for node in onnx.load_from_string(half[name]).graph.node if node.op_type == "LayerNormalization"
+    ]
+    told = [{a.name: a.i for a in node.attribute}.get("stash_type", 1) for node in norms]
+
+    assert set(told) == {onnx.TensorProto.FLOAT}
+
+
+@pytest.mark.parametrize("name", ["flat", "plain"])
+def test_half_graph_is_near_fp32_and_not_equal(
+    graphs: dict[str, bytes], half: dict[str, bytes], name: str
+) -> None:
+    """Logits of order one differ by some hundredths at most, masks and short rows included, and do differ."""
+    assert 0 < export.difference(OrtSession(graphs[name]), OrtSession(half[name]), 100) <= 0.05
+
+
+@pytest.mark.parametrize("broken", [24, 32])
+def test_nan_in_any_batch_is_the_difference(graphs: dict[str, bytes], broken: int) -> None:
+    """A nan in one batch is not outshone by finite differences in the batches around it."""
+
+    class Overflows(OrtSession):
+        """The same graph, with a nan for one length."""
+
+        def run(self, feeds: Any) -> Any:
+            logits = super().run(feeds)
+            return logits * np.float32("nan") if feeds["input_ids"].shape[1] == broken else logits
+
+    assert np.isnan(export.difference(OrtSession(graphs["flat"]), Overflows(graphs["flat"]), 100))
+
+
+def test_parity_sees_a_nan(graphs: dict[str, bytes], exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parity with a graph that overflows at one length is nan, which no limit allows."""
+
+    def run(session: Any, feeds: Any) -> Any:
+        logits = plain(session, feeds)
+        return logits * np.float32("nan") if feeds["input_ids"].shape[1] == 24 else logits
+
+    plain = OrtSession.run
+    monkeypatch.setattr(OrtSession, "run", run)
+
+    assert np.isnan(export.parity(export.load_student(exported / "distil"), graphs["flat"]))
+
+
+def test_stage_writes_a_half_graph_where_asked(context: Make) -> None:
+    """With export.fp16 the stage leaves a second graph, about half as large, and its distance to the first."""
+    made = context("export", "export.fp16=true", "export.fp16_parity=0.05")
+    figures = export.run(made)
+
+    assert figures["fp16_bytes"] == (made.out / "model.fp16.onnx").stat().st_size < 0.75 * figures["bytes"]
+    assert 0 < figures["fp16_parity"] <= 0.05
+
+
+@pytest.mark.parametrize("far", [0.06, float("nan")])
+def test_stage_refuses_a_half_graph_far_from_fp32(
+    context: Make, monkeypatch: pytest.MonkeyPatch, far: float
+) -> None:
+    """Over the limit, or overflown to nan, nothing is written."""
+    made = context("export", "export.fp16=true", "export.fp16_parity=0.05")
+    (made.out / "model.onnx").unlink()
+    monkeypatch.setattr(export, "difference", lambda *_: far)
+    with pytest.raises(StageError, match="from fp32"):
+        export.run(made)
+
+    assert not list(made.out.glob("*.onnx"))
+
+
+def test_stage_takes_the_other_exporter(context: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """export.exporter = "optimum" exports by Optimum, and its graph is held to torch like ours."""
+    seen = []
+
+    def by_optimum(model: Any, opset: int) -> onnx.ModelProto:
+        seen.append(opset)
+        return export.to_onnx(export.PlainGraph(model).eval(), opset)
+
+    monkeypatch.setattr(export, "export_by_optimum", by_optimum)
+    figures = export.run(context("export", "export.exporter=optimum"))
+
+    assert seen == [20]
+    assert figures["graph"] == "optimum"
+    assert figures["parity"] <= 1e-4
+
+
 def test_random_feeds_have_a_full_row_and_ragged_ones() -> None:
     """The parity inputs exercise the mask: lengths differ and nothing but padding is masked."""
     feeds = export.random_feeds(8, 24, 100, np.random.default_rng(0))

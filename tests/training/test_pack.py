@@ -1,6 +1,7 @@
 """From a distilled student to evaluation, card and a verified bundle."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from bundle.manifest import Calibration
 from bundle.store import read_bundle
 from bundle.verify import read_golden, verify_bundle
 from tests.training import support
-from training import evaluate, pack, quantize
+from training import evaluate, export, pack, quantize
 from training.data import write_rows
 from training.golden import golden_pairs
 from training.lists import rankable, read_lists
@@ -32,6 +33,9 @@ OVERRIDES = (
     "quantize.min_pair_order=0.9",
     "quantize.max_rms=0.3",
     "quantize.max_ndcg_drop=0.5",
+    "quantize.max_ece_rise=0.2",
+    "quantize.min_list_spearman=0.9",
+    "quantize.max_dataset_ndcg_drop=0.5",
 )
 
 
@@ -61,6 +65,22 @@ def test_bundle_is_complete_and_verified(packed: Any) -> None:
     assert {"random order", "BM25", "student int8", "student int8 - BM25"} <= models
     assert manifest.gates["int8 batch_drift"] == 0
     assert manifest.provenance.recipe_sha256 == packed.recipe.sha256()
+
+
+def test_a_half_graph_is_packed_and_proves_itself(packed: Any, tmp_path: Path) -> None:
+    """Asked for, the fp16 graph stands beside the default one and passes the same golden rows."""
+    root = support.copy_run(packed.out.parent, tmp_path / "run")
+    overrides = ("export.fp16=true", "export.fp16_parity=0.05", "bundle.precisions=['fp16', 'fp32']")
+    export.run(support.make_context(root, "export", *overrides))
+    shutil.rmtree(root / "bundle")
+    made = support.make_context(root, "bundle", *overrides, *CARD)
+    pack.run(made)
+    bundle = read_bundle(made.out, "tiny")
+
+    assert [graph.precision for graph in bundle.manifest.graphs] == ["fp32", "fp16"]
+    assert bundle.manifest.default_precision == "fp32"
+    assert 0 < bundle.manifest.gates["fp16 parity"] <= 0.05
+    assert [spec.name for spec in verify_bundle(bundle, OrtSession, "fp16").outputs] == ["logits"]
 
 
 def test_golden_rows_hold_the_nasty_ones(packed: Any) -> None:
