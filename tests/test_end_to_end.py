@@ -32,6 +32,9 @@ NO_GATE = (
     "quantize.min_spearman=-1",
     "quantize.min_pair_order=0",
     "quantize.max_rms=99",
+    "quantize.min_list_spearman=-1",
+    "quantize.max_dataset_ndcg_drop=1",
+    "quantize.max_ece_rise=1",
 )
 SMALLER += (
     *NO_GATE,  # a student of one epoch orders nothing, so the rounding of int8 does

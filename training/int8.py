@@ -3,10 +3,9 @@
 Knows ONNX graphs and token rows; does not know labels, quality or recipes.
 Invariant: no scale is computed from a batch, so a pair's score is bit for bit the same in any batch.
 
-Each product x W + b by constants becomes QuantizeLinear(x / r) and MatMulIntegerToFloat with (r W), where
-r is the largest |x| that calibration saw per input channel. Dividing x by r and multiplying W by it
-changes nothing in real numbers, but an activation with one loud channel no longer spends the 256 steps of
-all channels on it: SmoothQuant (Xiao et al., ICML 2023) with all the difficulty moved into the weights.
+Each product x W + b by constants becomes QuantizeLinear(x / r) and MatMulIntegerToFloat with (r W). Dividing
+x by r and multiplying W by it changes nothing in real numbers, but an activation with one loud channel no
+longer spends the 256 steps of all channels on it: SmoothQuant, see training.smooth.
 Weight scales are per output channel; the mean error that rounding W adds is taken off the bias
 (Nagel et al., ICCV 2019). Embedding tables become s8 with one scale per row.
 """
@@ -23,13 +22,12 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from bundle.manifest import TextContract
 from bundle.text import Row, assemble
+from training.smooth import TINY, smoothing, weight_scale
 
 Floats = NDArray[np.float32]
 
 KEPT_FP32 = ("pooler", "classifier")  # a small head, and the scores of one list lie close together
 TABLE_ROWS = 1024  # smaller embedding tables are not worth an operator
-_TINY = np.finfo(np.float32).tiny
-QUIET = 0.05  # of the mean channel peak: channels calibration hardly saw are not trusted below it
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,30 +50,41 @@ class Seen:
     high: Floats
     mean: Floats
 
+    def peak(self) -> Floats:
+        """Largest |x| of each channel."""
+        largest: Floats = np.maximum(np.abs(self.low), np.abs(self.high))
+        return largest
+
 
 def quantize(
-    graph: bytes, rows: Sequence[Row], contract: TextContract, *, reduce_range: bool = True
+    graph: bytes,
+    rows: Sequence[Row],
+    contract: TextContract,
+    *,
+    reduce_range: bool = True,
+    smooth: float = 0.9,
 ) -> bytes:
     """Return the int8 graph, calibrated on real token rows.
 
-    `reduce_range` keeps weights within 7 bits: CPUs without VNNI add pairs of u8 x s8 products in 16
-    bits, and 2 * 255 * 127 does not fit where 2 * 255 * 63 does, so scores are exact on those too.
+    `reduce_range` makes scores exact on CPUs without VNNI too, see `weight_scale`; `smooth` in [0, 1] says
+    how much of the difficulty moves from activations into weights, see `smoothing`.
     """
     model = onnx.load_from_string(graph)
     linears = find_linears(model)
     if not linears:
         raise ValueError("the graph has no matrix product by a constant")
     seen = calibrate(graph, sorted({linear.source for linear in linears}), rows, contract)
-    limit = 63 if reduce_range else 127
     replaced: dict[str, list[NodeProto]] = {}
     constants: list[TensorProto] = []
     sources: dict[str, _Source] = {}
     for linear in linears:
         if linear.source not in sources:
-            sources[linear.source] = _quantized_source(linear.source, seen[linear.source])
+            readers = [other.weight for other in linears if other.source == linear.source]
+            divisors = smoothing(seen[linear.source].peak(), readers, smooth)
+            sources[linear.source] = _quantized_source(linear.source, seen[linear.source], divisors)
             replaced[linear.nodes[0]] = sources[linear.source].nodes
             constants += sources[linear.source].constants
-        node, new = _integer_linear(linear, sources[linear.source], limit)
+        node, new = _integer_linear(linear, sources[linear.source], reduce_range=reduce_range)
         replaced[linear.nodes[0]] = [*replaced.get(linear.nodes[0], []), node]
         replaced |= {output: [] for output in linear.nodes[1:]}
         constants += new
@@ -148,29 +157,29 @@ class _Source:
     name: str
     nodes: list[NodeProto]
     constants: list[TensorProto]
-    peak: Floats  # [channels]
-    mean: Floats  # [channels], of x / peak
+    divisors: Floats  # [channels], r
+    mean: Floats  # [channels], of x / r
 
 
-def _quantized_source(name: str, seen: Seen) -> _Source:
-    peak = np.maximum(np.abs(seen.low), np.abs(seen.high))
-    peak = np.maximum(peak, QUIET * peak.mean() + _TINY).astype(np.float32)
-    low, high = min(0.0, float((seen.low / peak).min())), max(0.0, float((seen.high / peak).max()))
+def _quantized_source(name: str, seen: Seen, divisors: Floats) -> _Source:
+    low, high = min(0.0, float((seen.low / divisors).min())), max(0.0, float((seen.high / divisors).max()))
     step = np.float32(max(high - low, 1e-6) / 255)
-    constants = {"inverse_peak": 1 / peak, "step": step, "zero": np.uint8(round(-low / float(step)))}
+    constants = {"inverse": 1 / divisors, "step": step, "zero": np.uint8(round(-low / float(step)))}
     nodes = [
-        helper.make_node("Mul", [name, f"{name}.inverse_peak"], [f"{name}.scaled"]),
+        helper.make_node("Mul", [name, f"{name}.inverse"], [f"{name}.scaled"]),
         helper.make_node(
             "QuantizeLinear", [f"{name}.scaled", f"{name}.step", f"{name}.zero"], [f"{name}.u8"]
         ),
     ]
-    return _Source(name, nodes, _tensors(name, constants), peak, seen.mean / peak)
+    return _Source(name, nodes, _tensors(name, constants), divisors, seen.mean / divisors)
 
 
-def _integer_linear(linear: Linear, source: _Source, limit: int) -> tuple[NodeProto, list[TensorProto]]:
-    weight = linear.weight * source.peak[:, None]
-    scale = np.maximum(np.abs(weight).max(axis=0) / limit, _TINY).astype(np.float32)
-    integer = np.clip(np.rint(weight / scale), -limit, limit).astype(np.int8)
+def _integer_linear(
+    linear: Linear, source: _Source, *, reduce_range: bool
+) -> tuple[NodeProto, list[TensorProto]]:
+    weight = linear.weight * source.divisors[:, None]
+    scale = weight_scale(weight, reduce_range=reduce_range)
+    integer = np.clip(np.rint(weight / scale), -127, 127).astype(np.int8)
     bias = linear.bias + source.mean @ (weight - integer * scale)
     name, activation = linear.name, source.name
     inputs = [f"{activation}.u8", f"{name}.integer", f"{activation}.step"]
@@ -186,7 +195,7 @@ def _integer_linear(linear: Linear, source: _Source, limit: int) -> tuple[NodePr
 
 def _integer_table(node: NodeProto, table: Floats) -> tuple[list[NodeProto], list[TensorProto]]:
     name, ids = node.input
-    scale = np.maximum(np.abs(table).max(axis=1, keepdims=True) / 127, _TINY)
+    scale = np.maximum(np.abs(table).max(axis=1, keepdims=True) / 127, TINY)
     constants = {"integer": np.rint(table / scale).astype(np.int8), "scale": scale}
     nodes = [
         helper.make_node("Gather", [f"{name}.integer", ids], [f"{name}.rows"]),

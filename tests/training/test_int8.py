@@ -8,12 +8,13 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed; see requirements/install")
 
 import onnx  # noqa: E402
-from onnx import numpy_helper  # noqa: E402
+from onnx import helper, numpy_helper  # noqa: E402
 
 from bundle.text import Row, assemble, padded_length  # noqa: E402
 from training import export, int8  # noqa: E402
 from training.lists import encode_lists, read_lists  # noqa: E402
 from training.runtime import OrtSession, score_rows  # noqa: E402
+from training.smooth import smoothing  # noqa: E402
 from training.student import Student, load  # noqa: E402
 
 
@@ -38,7 +39,7 @@ def graph(request: pytest.FixtureRequest, exported: Path) -> bytes:
 
 @pytest.fixture(scope="module")
 def quantized(graph: bytes, rows: list[Row], student: Student) -> bytes:
-    """The int8 graph with 7-bit weights."""
+    """The int8 graph as the default recipe makes it."""
     return int8.quantize(graph, rows[:200], student.contract)
 
 
@@ -86,27 +87,58 @@ def test_a_pair_scores_bit_for_bit_alike_in_any_batch(
 
 
 def test_reduced_range_cannot_saturate_sixteen_bits(quantized: bytes) -> None:
-    """Two neighbouring u8 x s8 products fit an int16 for every weight of the graph."""
+    """Any two neighbouring u8 x s8 products add up within an int16, and weights use more than 7 bits of s8."""
     weights = [
         numpy_helper.to_array(tensor).astype(np.int64)
         for tensor in onnx.load_from_string(quantized).graph.initializer
         if tensor.name.endswith(".integer") and len(tensor.dims) == 2
     ]
 
+    signs = [np.maximum(w, 0) for w in weights] + [np.maximum(-w, 0) for w in weights]
+
     assert weights
-    assert all(255 * (np.abs(w[:-1]) + np.abs(w[1:])).max() <= np.iinfo(np.int16).max for w in weights)
+    assert all(255 * (part[:-1] + part[1:]).max() <= np.iinfo(np.int16).max for part in signs)
+    assert all(w.max() <= 127 and w.min() >= -127 for w in weights)
+    assert max(part.max() for part in signs) > 63
 
 
 def test_full_range_uses_eight_bits(graph: bytes, rows: list[Row], student: Student) -> None:
-    """Without the reduction weights reach 127: the option does what it says."""
+    """Without the reduction every output channel reaches 127, and some sums would not fit 16 bits."""
     model = onnx.load_from_string(int8.quantize(graph, rows[:64], student.contract, reduce_range=False))
-    largest = max(
-        np.abs(numpy_helper.to_array(t).astype(int)).max()
-        for t in model.graph.initializer
-        if t.data_type == 3
-    )
+    weights = [
+        np.abs(numpy_helper.to_array(tensor).astype(int))
+        for tensor in model.graph.initializer
+        if tensor.name.endswith(".integer") and len(tensor.dims) == 2
+    ]
 
-    assert largest == 127
+    assert all((w.max(axis=0) == 127).all() for w in weights)
+    assert any(255 * (w[:-1] + w[1:]).max() > np.iinfo(np.int16).max for w in weights)
+
+
+@pytest.mark.parametrize("smooth", [0.0, 0.5, 1.0])
+def test_smoothing_leaves_the_fp32_function_alone(
+    graph: bytes, rows: list[Row], student: Student, smooth: float
+) -> None:
+    """With every x / r times r W in fp32, in place of x W, logits move by rounding alone."""
+    model = onnx.load_from_string(graph)
+    linears = int8.find_linears(model)
+    seen = int8.calibrate(graph, sorted({one.source for one in linears}), rows[:64], student.contract)
+    stored = {tensor.name: tensor for tensor in model.graph.initializer}
+    for one in linears:
+        readers = [other.weight for other in linears if other.source == one.source]
+        divisors = smoothing(seen[one.source].peak(), readers, smooth)
+        stored[one.name].CopyFrom(numpy_helper.from_array(one.weight * divisors[:, None], one.name))
+        node = next(n for n in model.graph.node if n.output[0] == one.nodes[0])
+        scaled, inverse = f"{one.name}.scaled", f"{one.name}.inverse"
+        model.graph.initializer.append(numpy_helper.from_array(1 / divisors, inverse))
+        model.graph.node.insert(
+            list(model.graph.node).index(node), helper.make_node("Mul", [one.source, inverse], [scaled])
+        )
+        node.input[0] = scaled
+    exact = score_rows(OrtSession(graph), rows[200:], student.contract)
+    moved = score_rows(OrtSession(model.SerializeToString()), rows[200:], student.contract)
+
+    assert np.abs(exact - moved).max() < 1e-4
 
 
 def test_large_embedding_tables_become_int8(
