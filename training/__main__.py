@@ -1,4 +1,4 @@
-"""Command line: python -m training STAGE|study|report --recipe FILE [--set section.key=value ...].
+"""Command line: python -m training STAGE|study|frontier|report|crosscheck --recipe FILE [--set section.key=value ...].
 
 Knows stages by name; does not know what they do.
 Invariant: an expected failure is one line on stderr and exit code 2; a bug keeps its traceback.
@@ -16,9 +16,17 @@ from training.data import DataError
 from training.recipe import RecipeError, load_recipe
 from training.stages import STAGES, Run, StageError, Unfinished
 
-# what is no stage: it reads finished ones, and its --recipe is a file of its own kind
-PROGRAMS = {"study": ("training.study", "run_study"), "report": ("training.report", "run_report")}
-STAGE_HELP = "all runs every stage that is not up to date; study and report take a file of training/studies"
+# what is no stage: it reads finished ones; the --recipe of study, frontier and report is a file of its own kind
+PROGRAMS = {
+    "study": ("training.study", "run_study"),
+    "frontier": ("training.frontier", "run_frontier"),
+    "report": ("training.report", "run_report"),
+    "crosscheck": ("training.crosscheck", "run_crosscheck"),
+}
+STAGE_HELP = (
+    "all runs every stage that is not up to date; study, frontier and report take a file of training/studies; "
+    "crosscheck compares the exported graph with Optimum's"
+)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,12 +1,14 @@
 """Make unlabelled query-product pairs: candidates of BM25 and a sentence encoder across ranks, and random ones.
 
 Knows retrieval and sampling; does not know teachers.
-Invariant: no query whose normalised form is in the validation or test split, and no product twice for a query.
+Invariant: no query that is one of the validation or test split, and no product twice for a query.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
+import re
 from typing import TYPE_CHECKING, Any, Protocol
 
 import bm25s
@@ -46,9 +48,11 @@ class Encoder(Protocol):
 def choose_queries(pairs: list[Row], pool: list[Row], recipe: AugmentRecipe, seed: int) -> list[Row]:
     """Return the queries to augment, each once by normalised form, never one of a held-out split.
 
-    Train queries come first; pool queries follow, sources interleaved, in an order fixed by the seed.
+    Train queries come first; pool queries follow, sources interleaved, in an order fixed by the seed. With the
+    guard `words` a query is also one of a held-out split if it has the same words in another order or number.
     """
-    held_out = {normalize_query(row["query"]) for row in pairs if row["split"] != "train"}
+    form = query_words if recipe.guard == "words" else normalize_query
+    held_out = {form(row["query"]) for row in pairs if row["split"] != "train"}
     chosen: dict[str, Row] = {}
     if recipe.train_queries:
         for row in pairs:
@@ -66,8 +70,29 @@ def choose_queries(pairs: list[Row], pool: list[Row], recipe: AugmentRecipe, see
         for rows in by_source.values():
             if place < len(rows):
                 chosen.setdefault(normalize_query(rows[place]["query"]), rows[place])
-    kept = [row for key, row in chosen.items() if key and key not in held_out]
+    kept = [row for key, row in chosen.items() if key and form(row["query"]) not in held_out]
     return kept[: recipe.max_queries]
+
+
+def query_words(query: str) -> str:
+    """Return the words of a query without order, repetition and the plural's s.
+
+    >>> query_words("Laptop Bags") == query_words("bag laptop")
+    True
+    >>> query_words("glass") == query_words("glas")
+    False
+    """
+    words = (re.sub(r"(?<=[^s])s$", "", word) for word in normalize_query(query).split())
+    return " ".join(sorted(set(words)))
+
+
+def overlap(one: frozenset[str], two: frozenset[str]) -> float:
+    """Return the share of words that two titles have in common, of those that either has (Jaccard).
+
+    >>> overlap(frozenset("abc"), frozenset("abd"))
+    0.5
+    """
+    return len(one & two) / max(len(one | two), 1)
 
 
 def sample_ranks(depth: int, count: int, generator: np.random.Generator) -> np.ndarray:
@@ -129,6 +154,36 @@ def dense_candidates(
     return found
 
 
+def distinct(picks: dict[int, int], products: list[Row], near: float) -> dict[int, int]:
+    """Drop picks (row number -> rank) whose title overlaps by `near` or more with one before it; 0 drops none."""
+    if not near:
+        return picks
+    words: list[frozenset[str]] = []
+    kept = {}
+    for pick, rank in picks.items():
+        title = frozenset(normalize_query(products[pick]["title"]).split())
+        if all(overlap(title, other) < near for other in words):
+            words.append(title)
+            kept[pick] = rank
+    return kept
+
+
+def statistics(rows: list[Row]) -> dict[str, dict[str, float]]:
+    """Return, per query source: queries, pairs, pairs a query, and the shares of pairs by retrieval rank."""
+    found: dict[str, dict[str, float]] = {}
+    for source in sorted({row["query_source"] for row in rows}):
+        of_source = [row for row in rows if row["query_source"] == source]
+        queries = len({row["query_id"] for row in of_source})
+        ranks = np.array([row["rank"] for row in of_source])
+        told: dict[str, float] = {"queries": queries, "pairs": len(of_source)}
+        told["pairs a query"] = round(len(of_source) / queries, 2)
+        told["share at random"] = round(float((ranks < 0).mean()), 3)
+        told["share of ranks 1 to 5"] = round(float(((ranks >= 0) & (ranks < 5)).mean()), 3)
+        told["share of ranks 6 to 20"] = round(float(((ranks >= 5) & (ranks < 20)).mean()), 3)
+        found[source] = told
+    return found
+
+
 def pair_up(
     queries: list[Row],
     products: list[Row],
@@ -156,7 +211,7 @@ def pair_up(
                 picks.setdefault(int(ids[rank]), int(rank))
         for pick in generator.integers(len(products), size=recipe.random).tolist():
             picks.setdefault(pick, -1)
-        for pick, rank in picks.items():
+        for pick, rank in distinct(picks, products, recipe.near_duplicate).items():
             texts = {field: products[pick][field] for field in FIELDS}
             told = {
                 "query_id": query_id,
@@ -169,7 +224,7 @@ def pair_up(
 
 
 def run(context: Context) -> Metrics:
-    """Write pairs.parquet: unlabelled pairs grouped by query."""
+    """Write pairs.parquet, unlabelled pairs grouped by query, and statistics.json."""
     data, recipe = context.inputs("data"), context.recipe.augment
     pairs = pq.read_table(data / "pairs.parquet").to_pylist()
     pool_queries = pq.read_table(data / "pool_queries.parquet").to_pylist()
@@ -180,8 +235,10 @@ def run(context: Context) -> Metrics:
     if recipe.biencoder:
         from training.baselines import BiEncoder  # noqa: PLC0415 - seconds of imports, for an encoder alone
 
-        encoder = BiEncoder(context.weights(recipe.biencoder), bf16=True)
+        encoder = BiEncoder(context.weights(recipe.biencoder), bf16=recipe.bf16)
     rows = pair_up(queries, products, recipe, context.seed, encoder)
     write_rows(rows, UNLABELLED, context.out / "pairs.parquet")
+    told = json.dumps(statistics(rows), indent=1, sort_keys=True)
+    (context.out / "statistics.json").write_text(told + "\n", encoding="utf-8")
     kept = len({row["query_id"] for row in rows})
     return {"queries": kept, "asked": len(queries), "products": len(products), "pairs": len(rows)}

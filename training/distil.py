@@ -6,45 +6,38 @@ Invariant: the loss sees the scores of label or blend (or, for a baseline, label
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import os
+import shutil
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from safetensors.torch import load_model, save_model
 from torch import Tensor
+from transformers import BertModel
 
 from bundle.text import PairEncoder
 from training import student
-from training.augment import UNLABELLED, product_line
+from training.augment import product_line
+from training.groups import Dealing, Group, GroupStream, Row, TaughtPairs, groups_of
 from training.label import JUDGED_RANK
-from training.lists import product_of
+from training.lists import JudgedList, by_list, encode_lists, product_of, rankable, read_lists
 from training.losses import STUDENT_LOSSES, pointwise_mse
+from training.metrics import ndcg
+from training.reduce import StateDistance
 from training.stages import StageError
 from training.student import Student
 from training.student_sections import DistilRecipe
-from training.trainer import Chunked, fit
+from training.trainer import Chunked, EarlyStop, Fitted, fit
 
 if TYPE_CHECKING:
     from training.stages import Context, Metrics
 
 LABEL_FLOOR = 0.02  # a certain label's log-odds would be infinite
-
-Row = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """One query's products with the teacher's scores, in order."""
-
-    query: str
-    products: tuple[Row, ...]
-    scores: tuple[float, ...]
 
 
 class GroupCollator:
@@ -78,26 +71,19 @@ def student_loss(logits: Tensor, *, teacher: Tensor, mask: Tensor, recipe: Disti
     return STUDENT_LOSSES[recipe.loss](scores, teacher, mask) + recipe.pointwise * level
 
 
-def groups_of(rows: Sequence[Row], size: int, seed: int, least: int = 2) -> list[Group]:
-    """Group rows that hold a `logit` by query; rows of one query must be neighbours.
+def train(
+    made: Student,
+    groups: Sequence[Group] | GroupStream,
+    recipe: DistilRecipe,
+    scratch: Path,
+    seed: int,
+    *,
+    lists: Sequence[JudgedList] = (),
+) -> Fitted:
+    """Train the student in place; resumes from the newest checkpoint in `scratch`.
 
-    A longer list is dealt out at random into groups of at most `size`, so that an epoch sees each pair once.
-    A group of fewer than `least` is dropped: a product alone has no margin.
+    With `recipe.patience` it is measured on `lists` at each checkpoint, and the best one is kept.
     """
-    groups = []
-    for place, (_, members) in enumerate(groupby(rows, key=lambda row: row["query_id"])):
-        each = list(members)
-        parts = -(-len(each) // size)
-        order = np.random.default_rng([seed, place]).permutation(len(each))
-        for part in range(parts):
-            dealt = [each[i] for i in order[part::parts]]
-            if len(dealt) >= least:
-                groups.append(Group(dealt[0]["query"], tuple(dealt), tuple(row["logit"] for row in dealt)))
-    return groups
-
-
-def train(made: Student, groups: Sequence[Group], recipe: DistilRecipe, scratch: Path, seed: int) -> float:
-    """Train the student in place and return its mean loss; resumes from the newest checkpoint in `scratch`."""
     return fit(
         Chunked(made.model, recipe.chunk),
         groups,
@@ -108,41 +94,84 @@ def train(made: Student, groups: Sequence[Group], recipe: DistilRecipe, scratch:
         batch_items=recipe.queries_per_batch,
         scratch=scratch,
         seed=seed,
+        stop=EarlyStop(_ndcg_on(made, lists), recipe.patience) if recipe.patience else None,
         save_steps=recipe.checkpoint_steps,
         logging_steps=50,
     )
 
 
-def taught_rows(context: Context) -> list[Row]:
-    """Return the pairs that the teacher scored, with the recipe's column as `logit`; pairs it lacks are left out."""
+def _ndcg_on(made: Student, lists: Sequence[JudgedList]) -> Callable[[], float]:
+    """Return a function that measures the student as it is: mean NDCG@10 over the lists."""
+    if not lists:
+        raise StageError("distil.patience needs validation lists to stop by; hold out a larger share")
+    rows = encode_lists(made.encoder, lists)
+
+    def measure() -> float:
+        scores = by_list(made.score(rows), lists)
+        return float(np.mean([ndcg(s, judged.gains, 10) for s, judged in zip(scores, lists, strict=True)]))
+
+    return measure
+
+
+def align(
+    made: Student,
+    large: BertModel,
+    groups: Sequence[Group] | GroupStream,
+    recipe: DistilRecipe,
+    *,
+    scratch: Path,
+    seed: int,
+) -> float:
+    """Bring a reduced body's token states near those of the body it was cut from; returns the mean distance.
+
+    The aligned body is kept in `scratch`, so that a run killed later does not align again.
+    """
+    done = scratch / "aligned.safetensors"
+    body = made.model.bert
+    if done.is_file():
+        load_model(body, done)
+        return 0.0
+    schedule = recipe.model_copy(
+        update={"epochs": recipe.align_epochs, "learning_rate": recipe.align_learning_rate}
+    )
+    layers = recipe.layers or tuple(range(large.config.num_hidden_layers))
+    fitted = fit(
+        Chunked(StateDistance(body, large, layers), recipe.chunk),
+        groups,
+        GroupCollator(made),
+        _mean_distance,
+        targets=("teacher", "mask"),
+        schedule=schedule,
+        batch_items=recipe.queries_per_batch,
+        scratch=scratch / "align",
+        seed=seed,
+        save_steps=recipe.checkpoint_steps,
+        logging_steps=50,
+    )
+    save_model(body, part := done.with_suffix(".part"))
+    os.replace(part, done)
+    shutil.rmtree(scratch / "align")
+    return fitted.loss
+
+
+def _mean_distance(distances: Tensor, **_: Tensor) -> Tensor:
+    return distances.mean()
+
+
+def taught_pairs(context: Context) -> TaughtPairs:
+    """Return the pairs that the teacher scored in the recipe's column; pairs it lacks are left out."""
     recipe = context.recipe.distil
     shards = context.inputs("label" if context.recipe.blend is None else "blend") / "shards"
-    table = pa.concat_tables([pq.read_table(shard) for shard in sorted(shards.glob("*.parquet"))])
-    if recipe.column not in table.column_names:
-        raise StageError(
-            f"distil.column {recipe.column!r} is not among the labels' columns: {', '.join(table.column_names)}"
-        )
-    scores = table[recipe.column].to_pylist()
-    rows = table.select(UNLABELLED.names).to_pylist()
-    taught = [row | {"logit": score} for row, score in zip(rows, scores, strict=True) if score is not None]
-    return some_queries(taught, recipe.max_queries, context.seed)
-
-
-def some_queries(rows: list[Row], count: int, seed: int) -> list[Row]:
-    """Keep the rows of `count` queries drawn by the seed, in their order; 0 keeps all."""
-    queries = list(dict.fromkeys(row["query_id"] for row in rows))
-    if not 0 < count < len(queries):
-        return rows
-    drawn = np.random.default_rng(seed).choice(len(queries), size=count, replace=False)
-    kept = {queries[place] for place in drawn}
-    return [row for row in rows if row["query_id"] in kept]
+    return TaughtPairs(sorted(shards.glob("*.parquet")), recipe.column, recipe.max_queries, context.seed)
 
 
 def labelled_rows(context: Context) -> list[Row]:
-    """Return the human-labelled train pairs, their soft target's log-odds as `logit`; 0 and 1 become 0.02 and 0.98."""
+    """Return the human-labelled train pairs, the log-odds of their target as `logit`; 0 and 1 become 0.02 and 0.98."""
+    recipe = context.recipe.distil
     train = pq.read_table(context.inputs("data") / "pairs.parquet", filters=[("split", "=", "train")])
     rows = sorted(train.to_pylist(), key=lambda row: (row["dataset"], row["query_id"], row["product_id"]))
-    targets = np.clip([row["target"] for row in rows], LABEL_FLOOR, 1 - LABEL_FLOOR)
+    told = [row["target"] if recipe.targets == "soft" else float(row["target"] == 1.0) for row in rows]
+    targets = np.clip(told, LABEL_FLOOR, 1 - LABEL_FLOOR)
     return [
         row | {"logit": float(z), "rank": JUDGED_RANK}
         for row, z in zip(rows, np.log(targets / (1 - targets)), strict=True)
@@ -153,17 +182,38 @@ def run(context: Context) -> Metrics:
     """Write the student folder."""
     recipe = context.recipe.distil
     torch.manual_seed(context.seed)
-    rows = labelled_rows(context) if recipe.learn_from == "labels" else taught_rows(context)
     least = 1 if recipe.loss.startswith("pointwise") else 2
-    groups = groups_of(rows, recipe.group, context.seed, least)
-    lists = [row for row in rows if row["rank"] == JUDGED_RANK]
-    for again in range(1, recipe.list_repeat):
-        groups += groups_of(lists, recipe.group, context.seed + again, least)
+    dealing = Dealing(recipe.group, least, recipe.list_repeat)
+    groups: Sequence[Group] | GroupStream
+    if recipe.learn_from == "labels":
+        pairs: Sequence[Row] | TaughtPairs = labelled_rows(context)
+        rows: Iterable[Row] = pairs
+    else:
+        pairs = taught_pairs(context)
+        rows = pairs.rows() if recipe.stream else list(pairs.rows())
+    if recipe.stream:
+        assert isinstance(pairs, TaughtPairs)
+        groups = GroupStream(pairs, dealing, context.seed, recipe.shuffle_groups)
+    else:
+        groups = groups_of(rows, dealing, context.seed)
     texts = (f"{row['query']} {product_line(row)}" for row in rows)
     model, tokenizer = student.build(recipe, context.weights(recipe.model), texts)
     contract = student.text_contract(context.recipe.text, tokenizer)
     encoder = PairEncoder(tokenizer.backend_tokenizer.to_str().encode(), contract)
     made = Student(model, encoder, contract)
-    loss = train(made, groups, recipe, context.scratch, context.seed)
+    metrics: dict[str, float] = {"pairs": len(pairs), "groups": len(groups)}
+    if recipe.align_epochs:
+        large = student.load_body(context.weights(recipe.model), recipe.model)
+        metrics["align_loss"] = round(
+            align(made, large, groups, recipe, scratch=context.scratch, seed=context.seed), 5
+        )
+    lists = (
+        rankable(read_lists(context.inputs("data") / "pairs.parquet", "validation"))
+        if recipe.patience
+        else ()
+    )
+    fitted = train(made, groups, recipe, context.scratch, context.seed, lists=lists)
     student.save(model, tokenizer, contract, context.out)
-    return {"pairs": len(rows), "groups": len(groups), "train_loss": round(loss, 5)}
+    if fitted.best is not None:
+        metrics |= {"best_ndcg": round(fitted.best, 4), "steps": fitted.steps}
+    return metrics | {"train_loss": round(fitted.loss, 5)}

@@ -53,6 +53,23 @@ def intervals(rows: Sequence[tuple[str, float, float, float]], xlabel: str) -> s
     return _svg(figure)
 
 
+def frontier(lines: Mapping[str, Sequence[tuple[float, float, str]]], xlabel: str, ylabel: str) -> str:
+    """Named points of quality (y) over latency (x, logarithmic), one line per precision."""
+    figure = Figure(INCHES, layout="constrained")
+    axes = figure.subplots()
+    for colour, (name, points) in zip(COLOURS, lines.items(), strict=False):
+        x, y, _ = zip(*sorted(points), strict=True)
+        axes.plot(x, y, marker="o", color=colour, label=name)
+        for each in points:
+            axes.annotate(each[2], each[:2], xytext=(4, 4), textcoords="offset points", fontsize="x-small")
+    axes.set_xscale("log")
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel(ylabel)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
+    return _svg(figure)
+
+
 def reliability(curves: Mapping[str, tuple[ArrayLike, ArrayLike]], bins: int = 10) -> str:
     """Stated probability against observed share, per curve (probabilities [n], truth [n]); area by count."""
     figure = Figure((INCHES[1] + 0.6, INCHES[1]), layout="constrained")

@@ -50,6 +50,9 @@ class RunRecipe(Section):
     seed: int = Field(0, ge=0)
     dir: str
     threads: int = Field(0, ge=0, description="torch threads; 0 leaves torch's own choice")
+    shares: str = Field(
+        "", description="folder of another run, whose stages are taken where they are just those wanted"
+    )
 
 
 class Recipe(Section):
@@ -81,12 +84,17 @@ class Recipe(Section):
             raise ValueError("blend.judge has a weight, but there is no [judge] section")
         if self.panel is not None and self.blend is None:
             raise ValueError("[panel] scores the members of the blend, but there is no [blend] section")
+        if "fp16" in self.bundle.precisions and not self.export.fp16:
+            raise ValueError("bundle.precisions names fp16: set export.fp16 = true, which makes its graph")
         return self
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
-    """Read a TOML recipe and apply `section.key=value` overrides; RecipeError names what is wrong."""
-    raw = _read(path)
+    """Read a TOML recipe and apply `section.key=value` overrides; RecipeError names what is wrong.
+
+    A recipe may begin with `extends = "other.toml"`, a path beside its own: it then says only what differs.
+    """
+    raw = _extended(path)
     for override in overrides:
         _set(raw, override)
     return _validated(path, raw, Recipe)
@@ -109,13 +117,41 @@ def _read(path: Path) -> dict[str, Any]:
         raise RecipeError(f"{path}: cannot be read: not TOML ({error})") from error
 
 
+def _extended(path: Path, below: tuple[Path, ...] = ()) -> dict[str, Any]:
+    if path.resolve() in below:
+        raise RecipeError(f"{path}: extends itself")
+    raw = _read(path)
+    base = raw.pop("extends", None)
+    if base is None:
+        return raw
+    if not isinstance(base, str):
+        raise RecipeError(f"{path}: extends: expected the path of a recipe")
+    return _merged(_extended(path.parent / base, (*below, path.resolve())), raw)
+
+
+def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Lay one table over another; tables are merged, anything else is replaced.
+
+    >>> _merged({"a": {"b": 1, "c": 2}, "d": [1]}, {"a": {"b": 3}, "d": [2]})
+    {'a': {'b': 3, 'c': 2}, 'd': [2]}
+    """
+    both = {
+        key: _merged(base[key], value) for key, value in changes.items() if _is_table(value, base.get(key))
+    }
+    return base | changes | both
+
+
+def _is_table(*values: Any) -> bool:
+    return all(isinstance(value, dict) for value in values)
+
+
 def _validated(path: Path, raw: Any, model: type[T]) -> T:
     try:
         return model.model_validate(raw)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise RecipeError(f"{path}: {where}: {first['msg']}") from error
+        raise RecipeError(f"{path}: {where or 'recipe'}: {first['msg']}") from error
 
 
 def _set(raw: dict[str, Any], override: str) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel
+from transformers.modeling_outputs import SequenceClassifierOutput
 
 Feeds = Mapping[str, Tensor]
 
@@ -26,7 +27,7 @@ class Kept:
     inner: tuple[Tensor, ...]  # each [4 * hidden]
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def most_active(body: BertModel, batches: Iterable[Feeds], layers: Sequence[int], hidden: int) -> Kept:
     """Choose the units of `body` with the largest mean absolute state over the real tokens of `batches`.
 
@@ -132,7 +133,7 @@ class StateDistance(nn.Module):
         self.large.eval()
         return self
 
-    def forward(self, **inputs: Tensor) -> dict[str, Tensor]:
+    def forward(self, **inputs: Tensor) -> SequenceClassifierOutput:
         """Return as `logits` [n, 1] each row's mean squared distance over its real tokens, states and units."""
         real = inputs["attention_mask"].unsqueeze(-1).float()
         with torch.no_grad():
@@ -142,4 +143,4 @@ class StateDistance(nn.Module):
         for state, place, to_large in zip(states, self.told, self.maps, strict=True):
             apart = (to_large(state) - wanted[place]).square() * real
             rows = rows + apart.sum(dim=(1, 2)) / (real.sum(dim=(1, 2)) * apart.shape[-1])
-        return {"logits": (rows / len(self.told)).unsqueeze(1)}
+        return SequenceClassifierOutput(logits=(rows / len(self.told)).unsqueeze(1))

@@ -22,12 +22,13 @@ from training import plots, student
 from training.compare import Trained, of_dataset, read_variants, seed_means
 from training.evaluate import BIENCODER, TEACHER
 from training.figures import ratios
+from training.frontier import RESULT as FRONTIER
 from training.lists import LABELS, JudgedList, rankable, read_lists
 from training.metrics import Interval, mean_interval, paired_interval
 from training.recipe import load_recipe, load_table
 from training.sections import Section
-from training.stages import Run
-from training.study import student_scores
+from training.stages import Run, StageError
+from training.study import load_study, student_scores
 
 METRICS = ("ndcg@10", "ndcg", "pair accuracy")
 Row = dict[str, Any]  # of quality.json
@@ -41,7 +42,7 @@ class ShownRecipe(Section):
     study: str
     title: str
     text: str = ""
-    kind: Literal["table", "scaling"] = "table"
+    kind: Literal["table", "scaling", "frontier"] = "table"
     reference: str = Field("", description="variant that the others are compared with; empty takes the first")
     lines: dict[str, str] = Field({}, description="scaling: name of a line -> prefix of its variants' names")
 
@@ -84,7 +85,10 @@ def run_report(path: Path, overrides: Sequence[str], weights: Mapping[str, str])
     rows = [row for row in rows if row["dataset"].endswith(f" {told.split}")]
     logits = student_scores(student.load(run.folder("distil")), lists)
     parts = [_models(rows)]
-    parts += [_study(shown, rows, lists, told) for shown in told.shown]
+    parts += [
+        _frontier(shown) if shown.kind == "frontier" else _study(shown, rows, lists, told)
+        for shown in told.shown
+    ]
     parts += [_calibration(run, lists, logits)]
     Path(told.html).parent.mkdir(parents=True, exist_ok=True)
     Path(told.html).write_text(page(told.title, parts, _errors(lists, logits)), encoding="utf-8")
@@ -172,6 +176,28 @@ def _scaling(
         else:
             flat[one.name] = mean
     return plots.scaling(lines, flat, "pairs learnt from (band: seeds)", f"NDCG@10, {dataset}")
+
+
+def _frontier(shown: ShownRecipe) -> Part:
+    """Every student of a study in every precision: bytes, milliseconds and quality."""
+    path = Path(load_study(Path(shown.study)).dir) / FRONTIER
+    if not path.is_file():
+        raise StageError(f"{path} is not there: run `python -m training frontier --recipe {shown.study}`")
+    told = json.loads(path.read_text())
+    datasets = list(told["students"][0]["ndcg@10"])
+    table = [["student", "precision", "MB", "ms", *(f"{dataset}, ndcg@10" for dataset in datasets)]]
+    lines: dict[str, dict[str, list[tuple[float, float, str]]]] = {dataset: {} for dataset in datasets}
+    for each in sorted(told["students"], key=lambda each: each["ms"]):
+        cells = [each["ndcg@10"][dataset] for dataset in datasets]
+        figures = [_cell(Interval(cell["value"], cell["low"], cell["high"], 0)) for cell in cells]
+        size = f"{each['bytes'] / 1e6:.1f}"
+        table.append([each["student"], each["precision"], size, f"{each['ms']:.1f}", *figures])
+        for dataset, cell in zip(datasets, cells, strict=True):
+            point = (each["ms"], cell["value"], each["student"])
+            lines[dataset].setdefault(each["precision"], []).append(point)
+    x = f"milliseconds for {told['list']} products, one thread"
+    drawn = [plots.frontier(lines[dataset], x, f"NDCG@10, {dataset}") for dataset in datasets]
+    return Part(shown.title, shown.text, table, tuple(drawn))
 
 
 def _calibration(run: Run, lists: Sequence[JudgedList], logits: Sequence[np.ndarray]) -> Part:

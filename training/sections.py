@@ -88,6 +88,14 @@ class AugmentRecipe(Section):
         -1.0, ge=-1, le=1, description="a query whose nearest product is farther is left out"
     )
     random: int = Field(1, ge=0, description="products drawn at random")
+    guard: Literal["equal", "words"] = Field(
+        "equal",
+        description="when a query counts as a held-out one: equal but for case and space, or in its words",
+    )
+    near_duplicate: float = Field(
+        0.0, ge=0, le=1, description="word overlap of titles from which two candidates are one; 0 keeps both"
+    )
+    bf16: bool = Field(default=True, description="the sentence encoder computes in bfloat16")
 
 
 class JudgeRecipe(Section):

@@ -21,6 +21,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from training.recipe import Recipe
 
 Metrics = Mapping[str, float | int | str]
@@ -37,7 +39,7 @@ STAGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "distil": ("training.distil", ("data", "label", "blend")),
     "calibrate": ("training.calibrate", ("data", "distil")),
     "export": ("training.export", ("distil",)),
-    "quantize": ("training.quantize", ("data", "distil", "export")),
+    "quantize": ("training.quantize", ("data", "distil", "calibrate", "export")),
     "evaluate": (
         "training.evaluate",
         ("data", "teacher", "panel", "distil", "calibrate", "export", "quantize"),
@@ -107,13 +109,19 @@ class Run:
         return Path(self.recipe.run.dir)
 
     def folder(self, stage: str) -> Path:
-        """Return a finished stage's folder; StageError when it is not there."""
-        path = self.root / stage
-        if not (path / "stage.json").is_file():
-            raise StageError(
-                f"stage {stage} has not run: run `python -m training {stage}` with this recipe first"
-            )
-        return path
+        """Return a finished stage's folder, this run's or the one it shares; StageError when it is not there."""
+        if (self.root / stage / "stage.json").is_file():
+            return self.root / stage
+        if (shared := self._shared(stage)) is not None:
+            return shared
+        raise StageError(
+            f"stage {stage} has not run: run `python -m training {stage}` with this recipe first"
+        )
+
+    def _shared(self, stage: str) -> Path | None:
+        """Return the stage's folder in the run that this one shares, if it was made from just this recipe."""
+        path = Path(self.recipe.run.shares) / stage
+        return path if self.recipe.run.shares and _key_of(path) == self.key(stage) else None
 
     def wanted(self) -> list[str]:
         """Return the stages of this recipe in order, without the optional ones that it has no section for."""
@@ -135,12 +143,12 @@ class Run:
             told = {
                 "stage": each,
                 "seed": self.recipe.run.seed,
-                "section": getattr(self.recipe, each).model_dump(mode="json"),
+                "section": said(getattr(self.recipe, each)),
                 "sources": self.recipe.data.fingerprint() if each == "data" else {},
                 "reads": {other: keys[other] for other in self.reads(each)},
             }
             if each == "distil":
-                told["text"] = self.recipe.text.model_dump(mode="json")
+                told["text"] = said(self.recipe.text)
             if each == "bundle":
                 told["run"] = [self.recipe.run.name, self.recipe.run.version]
             keys[each] = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
@@ -150,8 +158,7 @@ class Run:
 
     def is_current(self, stage: str) -> bool:
         """Say whether a stage's folder was made from just this recipe and these inputs."""
-        told = self.root / stage / "stage.json"
-        return told.is_file() and json.loads(told.read_text())["key"] == self.key(stage)
+        return _key_of(self.root / stage) == self.key(stage) or self._shared(stage) is not None
 
     def execute(self, stage: str) -> None:
         """Run a stage unless it is current; its output folder appears whole or not at all."""
@@ -212,9 +219,8 @@ class Run:
         """Write RUN/run.json: commit, recipe hash, seed, library versions, and each finished stage."""
         stages = {}
         for stage in self.wanted():
-            told = self.root / stage / "stage.json"
-            if told.is_file():
-                stages[stage] = json.loads(told.read_text())
+            if (self.root / stage / "stage.json").is_file() or self._shared(stage):
+                stages[stage] = json.loads((self.folder(stage) / "stage.json").read_text())
         manifest = {
             "recipe": self.recipe.run.name,
             "recipe_sha256": self.recipe.sha256(),
@@ -251,6 +257,17 @@ def commit() -> str:
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return found.stdout.strip()
+
+
+def said(section: BaseModel) -> dict[str, Any]:
+    """Return what a section says beyond the defaults: an option added later leaves finished stages current."""
+    return section.model_dump(mode="json", exclude_defaults=True)
+
+
+def _key_of(folder: Path) -> str:
+    """Return the key of a finished stage's folder; empty if there is none."""
+    told = folder / "stage.json"
+    return json.loads(told.read_text()).get("key", "") if told.is_file() else ""
 
 
 def _is_follower() -> bool:

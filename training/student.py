@@ -29,11 +29,13 @@ from transformers import (
 from bundle.manifest import FieldSpec, PairTemplate, TextContract
 from bundle.text import PairEncoder, Row, assemble
 from training.hub import load_pretrained
+from training.reduce import most_active, reduced
 from training.sections import FreshRecipe
 from training.stages import StageError
 from training.student_sections import DistilRecipe, TextRecipe
 
 CONTRACT_FILE = "text_contract.json"
+ACTIVITY_TEXTS = 512  # texts that show which units of a body are active
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
@@ -100,18 +102,45 @@ def build(
     if not recipe.model:
         return fresh_body(texts, recipe.fresh)
     tokenizer = load_pretrained(AutoTokenizer, weights)
+    body = load_body(weights, recipe.model)
+    kept = recipe.layers or tuple(range(body.config.num_hidden_layers))
+    if max(kept) >= body.config.num_hidden_layers:
+        raise StageError(
+            f"distil.layers: {recipe.model} has {body.config.num_hidden_layers} layers, from 0 on"
+        )
+    small = _reduced(body, kept, tokenizer, texts, recipe.hidden) if recipe.hidden else body
+    layers = range(len(kept)) if recipe.hidden else kept
+    config = BertConfig(**small.config.to_dict() | {"num_hidden_layers": len(kept), "num_labels": 1})
+    student = BertForSequenceClassification(config)
+    student.bert.embeddings.load_state_dict(small.embeddings.state_dict())
+    for layer, source in zip(student.bert.encoder.layer, layers, strict=True):
+        layer.load_state_dict(small.encoder.layer[source].state_dict())
+    return student, tokenizer
+
+
+def load_body(weights: str, name: str) -> BertModel:
+    """Return a pretrained body in float32; StageError, under the recipe's name for it, if it is no BERT."""
     body = load_pretrained(AutoModel, weights, dtype=torch.float32)
     if not isinstance(body, BertModel):
+        raise StageError(f"student body {name} is a {type(body).__name__}; only BERT bodies can be students")
+    return body
+
+
+def _reduced(
+    body: BertModel, kept: Sequence[int], tokenizer: Any, texts: Iterable[str], hidden: int
+) -> BertModel:
+    config = body.config
+    size = config.hidden_size // config.num_attention_heads
+    if hidden > config.hidden_size or hidden % size:
         raise StageError(
-            f"student body {recipe.model} is a {type(body).__name__}; only BERT bodies can be students"
+            f"distil.hidden: {hidden} is not a multiple of {size}, the size of a head, up to {config.hidden_size}"
         )
-    kept = recipe.layers or tuple(range(body.config.num_hidden_layers))
-    config = BertConfig(**body.config.to_dict() | {"num_hidden_layers": len(kept), "num_labels": 1})
-    student = BertForSequenceClassification(config)
-    student.bert.embeddings.load_state_dict(body.embeddings.state_dict())
-    for layer, source in zip(student.bert.encoder.layer, kept, strict=True):
-        layer.load_state_dict(body.encoder.layer[source].state_dict())
-    return student, tokenizer
+    told = [text for _, text in zip(range(ACTIVITY_TEXTS), texts, strict=False)]
+    batches = (
+        tokenizer(told[start : start + 32], padding=True, truncation=True, max_length=64, return_tensors="pt")
+        for start in range(0, len(told), 32)
+    )
+    return reduced(body, kept, most_active(body.eval(), batches, kept, hidden))
 
 
 def text_contract(recipe: TextRecipe, tokenizer: Any) -> TextContract:

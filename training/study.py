@@ -27,7 +27,7 @@ from training import distil, student
 from training.lists import JudgedList, by_list, encode_lists, rankable, read_lists
 from training.recipe import Recipe, RecipeError, load_recipe, load_table
 from training.sections import Section
-from training.stages import Context, Run, StageError, commit, swap
+from training.stages import Context, Run, StageError, commit, said, swap
 from training.student import Student
 
 RESULT, SCORES = "result.json", "scores.parquet"
@@ -87,8 +87,8 @@ def run_study(path: Path, overrides: Sequence[str], weights: Mapping[str, str]) 
 
 def _key(base: Run, recipe: Recipe, seed: int) -> str:
     told = {
-        "distil": recipe.distil.model_dump(mode="json"),
-        "text": recipe.text.model_dump(mode="json"),
+        "distil": said(recipe.distil),
+        "text": said(recipe.text),
         "labels": {stage: base.key(stage) for stage in base.reads("distil")},
         "seed": seed,
     }

@@ -7,14 +7,18 @@ Invariant: a run that was killed and started again in the same scratch folder go
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from transformers import Trainer, TrainingArguments
+from torch.utils.data import IterableDataset
+from transformers import EarlyStoppingCallback, Trainer, TrainingArguments
 
 Loss = Callable[..., Tensor]
+
+MEASURE = "eval_measure"  # the Trainer's name for what training is stopped by
 
 
 class Schedule(Protocol):
@@ -67,12 +71,34 @@ class Chunked(torch.nn.Module):
         return {"logits": torch.cat(parts)[torch.argsort(order)]}
 
 
+@dataclass(frozen=True, slots=True)
+class EarlyStop:
+    """Ends a training once `patience` measures in a row were no better than the best; one at each checkpoint."""
+
+    measure: Callable[[], float]  # of the model as it is, in evaluation mode; the larger the better
+    patience: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """What a training came to: mean loss, steps taken, and the best measure if there was one to stop by."""
+
+    loss: float
+    steps: int
+    best: float | None
+
+
 class _LossTrainer(Trainer):
     """Calls `loss(logits, **targets)`, the targets being the batch entries of those names."""
 
-    def __init__(self, *arguments: Any, loss: Loss, targets: Sequence[str], **options: Any) -> None:
+    def __init__(
+        self, *arguments: Any, loss: Loss, targets: Sequence[str], stop: EarlyStop | None, **options: Any
+    ) -> None:
+        if stop is not None:
+            options["callbacks"] = [EarlyStoppingCallback(stop.patience)]
+            options["eval_dataset"] = []  # asked for wherever there is a strategy; `evaluate` needs none
         super().__init__(*arguments, **options)
-        self.loss, self.targets = loss, targets
+        self.loss, self.targets, self.stop = loss, targets, stop
         self.model_accepts_loss_kwargs = False  # else the loss is not divided under gradient accumulation
 
     def compute_loss(
@@ -88,10 +114,20 @@ class _LossTrainer(Trainer):
         loss = self.loss(outputs["logits"][:, 0].float(), **targets)
         return (loss, outputs) if return_outputs else loss
 
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """Return the measure that the training is stopped by."""
+        assert self.stop is not None
+        self.model.eval()
+        found = {MEASURE: self.stop.measure()}
+        self.model.train()
+        self.log(found)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, found)
+        return found
+
 
 def fit(
     model: Any,
-    items: Sequence[Any],
+    items: Sequence[Any] | IterableDataset,
     collator: Callable[[list[Any]], dict[str, Tensor]],
     loss: Loss,
     *,
@@ -100,9 +136,26 @@ def fit(
     batch_items: int,
     scratch: Path,
     seed: int,
+    stop: EarlyStop | None = None,
     **options: Any,
-) -> float:
-    """Train `model` in place and return its mean loss; `options` go to TrainingArguments as they are."""
+) -> Fitted:
+    """Train `model` in place; `options` go to TrainingArguments as they are.
+
+    With `stop` the model ends as it was at its best measure.
+    """
+    if stop is not None:
+        options |= {
+            "eval_strategy": "steps",
+            "eval_steps": options["save_steps"],
+            "load_best_model_at_end": True,
+            "metric_for_best_model": MEASURE,
+            "greater_is_better": True,
+        }
+    streamed = isinstance(items, IterableDataset)
+    if (
+        streamed
+    ):  # every process reads for itself: batches differ in width, and cannot be dealt by one process
+        options["accelerator_config"] = {"dispatch_batches": False, "split_batches": False}
     arguments = TrainingArguments(
         output_dir=str(scratch),
         num_train_epochs=schedule.epochs,
@@ -122,10 +175,12 @@ def fit(
     trainer = _LossTrainer(
         model=model,
         args=arguments,
-        train_dataset=list(items),
+        train_dataset=items if streamed else list(items),
         data_collator=collator,
         loss=loss,
         targets=targets,
+        stop=stop,
     )
     resume = any(scratch.glob("checkpoint-*")) or None
-    return float(trainer.train(resume_from_checkpoint=resume).training_loss)
+    done = trainer.train(resume_from_checkpoint=resume)
+    return Fitted(float(done.training_loss), done.global_step, trainer.state.best_metric)

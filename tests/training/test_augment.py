@@ -6,7 +6,15 @@ import pytest
 pytest.importorskip("bm25s", reason="the training environment is not installed")
 
 from training import synthetic
-from training.augment import choose_queries, dense_candidates, pair_up, sample_ranks, unique_products
+from training.augment import (
+    choose_queries,
+    dense_candidates,
+    distinct,
+    pair_up,
+    sample_ranks,
+    statistics,
+    unique_products,
+)
 from training.data import normalize_query
 from training.sections import AugmentRecipe
 
@@ -97,3 +105,44 @@ def test_repeated_products_are_dropped() -> None:
     ]
 
     assert [row["product_id"] for row in unique_products(rows)] == ["1", "3"]
+
+
+def test_the_guard_of_words_keeps_rewordings_of_held_out_queries_away() -> None:
+    """Another order or number of the same words is the same query under `words`, not under `equal`."""
+    pairs = [{"query": "laptop bags", "split": "validation", "dataset": "d"}]
+    pool = [{"query": query, "source": "p"} for query in ("bag laptop", "laptop bag red", "laptop bags")]
+
+    def told(guard: str) -> set[str]:
+        recipe = AugmentRecipe(guard=guard)
+        return {row["query"] for row in choose_queries(pairs, pool, recipe, seed=1)}
+
+    assert told("equal") == {"bag laptop", "laptop bag red"}
+    assert told("words") == {"laptop bag red"}
+
+
+def test_near_duplicates_of_a_candidate_are_dropped_and_the_first_stays() -> None:
+    """Titles that share most words are one product to the student; 0 keeps them all."""
+    titles = ["red steel kettle 1 l", "red steel kettle 1 l new", "blue kettle", "red steel kettle"]
+    products = [{"title": title} for title in titles]
+    picks = {0: 3, 1: 0, 2: 5, 3: -1}
+
+    assert distinct(picks, products, 0.8) == {0: 3, 2: 5, 3: -1}
+    assert distinct(picks, products, 0.5) == {0: 3, 2: 5}
+    assert distinct(picks, products, 0.0) == picks
+
+
+def test_statistics_tell_what_came_out() -> None:
+    """Queries, pairs and shares by rank, per source."""
+    rows = [
+        {"query_source": "a", "query_id": str(query), "rank": rank}
+        for query in range(2)
+        for rank in (-1, 0, 4, 5, 19, 30, 31, 32)
+    ] + [{"query_source": "b", "query_id": "9", "rank": -1}]
+
+    told = statistics(rows)
+
+    assert told["a"]["queries"] == 2
+    assert told["a"]["pairs a query"] == 8
+    assert told["a"]["share at random"] == 0.125
+    assert told["a"]["share of ranks 1 to 5"] == told["a"]["share of ranks 6 to 20"] == 0.25
+    assert told["b"]["share at random"] == 1

@@ -12,8 +12,8 @@ TINY = next(path for path in RECIPES if path.name == "tiny.toml")
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
 def test_committed_recipes_parse(path: Path) -> None:
-    """Every recipe in the repository is valid."""
-    assert load_recipe(path).run.name == path.stem
+    """Every recipe in the repository is valid, and its bundle's name is the file's or its last part."""
+    assert path.stem.endswith(load_recipe(path).run.name)
 
 
 def test_overrides_reach_nested_keys() -> None:
@@ -52,3 +52,43 @@ def test_hash_follows_the_numbers() -> None:
     """The recipe's hash changes with any value and with nothing else."""
     assert load_recipe(TINY).sha256() == load_recipe(TINY).sha256()
     assert load_recipe(TINY).sha256() != load_recipe(TINY, ["run.seed=8"]).sha256()
+
+
+def test_a_recipe_says_what_differs_from_the_one_it_extends(tmp_path: Path) -> None:
+    """Tables are merged, lists and values replaced, and an override still has the last word."""
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "tiny.toml").write_text(TINY.read_text())
+    path = tmp_path / "smaller.toml"
+    path.write_text(
+        'extends = "base/tiny.toml"\n[run]\nname = "smaller"\n[distil]\nepochs = 3\nfresh = {hidden = 32}\n'
+        '[text]\nfields = [{name = "title", max_chars = 50, max_tokens = 8}]\n'
+    )
+    base, recipe = load_recipe(TINY), load_recipe(path, ["distil.group=7"])
+
+    assert (recipe.run.name, recipe.distil.epochs, recipe.distil.fresh.hidden) == ("smaller", 3, 32)
+    assert recipe.distil.group == 7
+    assert (recipe.run.seed, recipe.distil.fresh.vocabulary) == (base.run.seed, base.distil.fresh.vocabulary)
+    assert [field.name for field in recipe.text.fields] == ["title"]
+    assert recipe.teacher == base.teacher
+
+
+def test_a_recipe_that_extends_itself_or_nothing_is_refused(tmp_path: Path) -> None:
+    """A circle, a missing base and a base that is no path are told by name."""
+    for name, other in (("a", "b"), ("b", "a")):
+        (tmp_path / f"{name}.toml").write_text(f'extends = "{other}.toml"\n')
+    with pytest.raises(RecipeError, match="extends itself"):
+        load_recipe(tmp_path / "a.toml")
+    (tmp_path / "c.toml").write_text('extends = "absent.toml"\n')
+    with pytest.raises(RecipeError, match=r"absent\.toml: cannot be read"):
+        load_recipe(tmp_path / "c.toml")
+    (tmp_path / "d.toml").write_text("extends = 1\n")
+    with pytest.raises(RecipeError, match="extends: expected the path"):
+        load_recipe(tmp_path / "d.toml")
+
+
+def test_a_bundle_of_half_precision_needs_its_graph() -> None:
+    """Asking for fp16 without making it is refused before anything runs."""
+    with pytest.raises(RecipeError, match=r"set export\.fp16 = true"):
+        load_recipe(TINY, ["bundle.precisions=['int8', 'fp16']"])
+    recipe = load_recipe(TINY, ["bundle.precisions=['int8', 'fp16']", "export.fp16=true"])
+    assert recipe.bundle.precisions == ("int8", "fp16")

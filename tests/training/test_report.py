@@ -125,6 +125,31 @@ def test_variants_are_compared_on_the_same_lists(made: Path, context: Make, tmp_
     assert "1,000" in more
 
 
+def test_a_frontier_shows_every_student_and_is_asked_for_by_name(
+    made: Path, context: Make, tmp_path: Path, capsys: Any
+) -> None:
+    """Without the file the command that makes it is told; with it each student has a line and a point."""
+    root = Path(context("data").run.root)
+    text = made.read_text().replace("kind = 'scaling'", "kind = 'frontier'")
+    made.write_text(text)
+    assert command(made, root) == 2
+    assert "python -m training frontier --recipe" in capsys.readouterr().err
+    cell = {"s": {"value": 0.5, "low": 0.4, "high": 0.6}}
+    students = [
+        {"student": name, "precision": precision, "bytes": 4_200_000, "ms": ms, "ndcg@10": cell}
+        for name, ms in (("small", 3.0), ("large", 30.0))
+        for precision in ("fp32", "int8")
+    ]
+    (tmp_path / "out" / "frontier.json").write_text(json.dumps({"list": 50, "students": students}))
+
+    assert command(made, root) == 0
+
+    tables = (tmp_path / "report.md").read_text()
+    assert tables.count("| 4.2 |") == 4
+    assert "| small | fp32 | 4.2 | 3.0 | 0.500 [0.400, 0.600] |" in tables
+    assert "50 products" in (tmp_path / "page" / "index.html").read_text()
+
+
 def test_seeds_are_averaged_list_by_list() -> None:
     """The mean over seeds of a list's metric is what enters the interval."""
     gains = np.array([1.0, 0.0])

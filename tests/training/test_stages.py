@@ -41,6 +41,43 @@ def test_a_finished_stage_is_not_run_again(tmp_path: Path) -> None:
     assert not changed.is_current("augment")
 
 
+def test_an_option_at_its_default_is_no_change(tmp_path: Path) -> None:
+    """Saying what holds anyway keeps a stage current, and so does an option that a later version adds."""
+    Run(tiny(tmp_path)).execute("data")
+
+    assert Run(tiny(tmp_path, "data.split.salt=shelfrank")).is_current("data")
+    assert not Run(tiny(tmp_path, "data.split.salt=other")).is_current("data")
+
+
+def test_stages_of_a_shared_run_are_taken_if_they_are_just_those_wanted(tmp_path: Path) -> None:
+    """A run that shares another's folder starts where the two part, and leaves the other as it is."""
+    Run(tiny(tmp_path / "one")).execute("data")
+    Run(tiny(tmp_path / "one")).execute("augment")
+    shared = f"run.shares={tmp_path / 'one'}"
+    same = Run(tiny(tmp_path / "two", shared))
+    apart = Run(tiny(tmp_path / "three", shared, "augment.random=3"))
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "one").rglob("*")}
+
+    for stage in ("data", "augment"):
+        same.execute(stage)
+        apart.execute(stage)
+
+    assert same.folder("augment") == tmp_path / "one" / "augment"
+    assert not (tmp_path / "two").exists()
+    assert apart.folder("data") == tmp_path / "one" / "data"
+    assert apart.folder("augment") == tmp_path / "three" / "augment"
+    assert {stage: entry["stage"] for stage, entry in manifest(tmp_path / "three").items()} == {
+        "data": "data",
+        "augment": "augment",
+    }
+    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "one").rglob("*")}
+
+
+def manifest(root: Path) -> dict:
+    """The stages of a run's manifest."""
+    return json.loads((root / "run.json").read_text())["stages"]
+
+
 def test_a_stage_without_its_inputs_says_what_to_run(tmp_path: Path) -> None:
     """A missing input is one clear error, not a traceback."""
     with pytest.raises(StageError, match="stage data is missing"):

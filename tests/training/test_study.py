@@ -12,7 +12,6 @@ pq = pytest.importorskip("pyarrow.parquet", reason="the training environment is 
 from tests.training import support  # noqa: E402
 from training import distil, study  # noqa: E402
 from training.__main__ import main  # noqa: E402
-from training.distil import some_queries  # noqa: E402
 from training.recipe import RecipeError, load_recipe  # noqa: E402
 from training.report import load_report  # noqa: E402
 from training.stages import Run  # noqa: E402
@@ -117,17 +116,6 @@ def test_a_file_without_a_study_is_refused(tmp_path: Path) -> None:
         study.load_study(tmp_path / "absent.toml")
 
 
-def test_queries_are_drawn_whole_and_by_the_seed() -> None:
-    """A smaller share of the labels keeps whole queries, the same ones for the same seed."""
-    rows = [{"query_id": str(query), "product_id": str(i)} for query in range(20) for i in range(3)]
-
-    kept = some_queries(rows, 5, seed=1)
-
-    assert len(kept) == 15
-    assert kept == some_queries(rows, 5, seed=1) != some_queries(rows, 5, seed=2)
-    assert some_queries(rows, 0, seed=1) == some_queries(rows, 20, seed=1) == rows
-
-
 @pytest.mark.parametrize("path", sorted(STUDIES.glob("[!r]*.toml")), ids=lambda path: path.stem)
 def test_the_committed_studies_are_sound(path: Path) -> None:
     """Every variant of every study gives a recipe that loads."""
@@ -142,3 +130,47 @@ def test_the_committed_report_shows_committed_studies() -> None:
     told = load_report(STUDIES / "report.toml")
 
     assert all((STUDIES.parents[1] / shown.study).is_file() for shown in told.shown)
+
+
+KEPT = """keep_students = true
+[[study.variants]]
+name = "narrow"
+set = ["distil.fresh.hidden=16"]
+"""
+
+
+def test_the_frontier_measures_every_kept_student_in_every_precision(labelled: Path, tmp_path: Path) -> None:
+    """The base run's student and the study's, fp32 and int8: bytes, milliseconds and NDCG@10 of each data set."""
+    root = tmp_path / "run"
+    shutil.copytree(labelled, root)
+    Run(load_recipe(support.TINY, [f"run.dir={root}", *SMALL])).execute("distil")
+    path = write(tmp_path / "study.toml", KEPT, "[1]")
+    assert command(path, root) == 0
+    given = ["--set", f"run.dir={root}"] + [part for value in SMALL for part in ("--set", value)]
+
+    assert main(["frontier", "--recipe", str(path), *given]) == 0
+
+    told = json.loads((tmp_path / "out" / "frontier.json").read_text())["students"]
+    found = {(each["student"], each["precision"]): each for each in told}
+    assert list(found) == [(s, p) for s in ("default", "narrow") for p in ("fp32", "int8")]
+    assert found["narrow", "fp32"]["bytes"] < found["default", "fp32"]["bytes"]
+    assert found["default", "int8"]["bytes"] < found["default", "fp32"]["bytes"]
+    for each in told:
+        assert each["ms"] > 0
+        assert [
+            0 <= cell["low"] <= cell["value"] <= cell["high"] <= 1 for cell in each["ndcg@10"].values()
+        ] == [True]
+
+
+def test_the_frontier_needs_kept_students(
+    labelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A study that threw its students away is one clear error."""
+    root = tmp_path / "run"
+    shutil.copytree(labelled, root)
+    Run(load_recipe(support.TINY, [f"run.dir={root}", *SMALL])).execute("distil")
+    path = write(tmp_path / "study.toml", TWO, "[1]")
+    given = ["--set", f"run.dir={root}"] + [part for value in SMALL for part in ("--set", value)]
+
+    assert main(["frontier", "--recipe", str(path), *given]) == 2
+    assert "keep_students = true" in capsys.readouterr().err
