@@ -7,15 +7,22 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed; see requirements/install")
 
-from transformers import LlamaConfig, LlamaForSequenceClassification  # noqa: E402
+from transformers import (  # noqa: E402
+    LlamaConfig,
+    LlamaForSequenceClassification,
+    MistralConfig,
+    MistralForSequenceClassification,
+)
 
 from training import synthetic, teacher  # noqa: E402
 from training.data import judged  # noqa: E402
+from training.recipe import load_recipe  # noqa: E402
 from training.sections import FreshRecipe, TeacherRecipe  # noqa: E402
 from training.stages import StageError  # noqa: E402
 from training.student import train_tokenizer  # noqa: E402
 from training.teacher import calibrate_judge, fine_tune, load, load_base, product_text, training_rows  # noqa: E402
 
+RECIPES = Path(teacher.__file__).parent / "recipes"
 SHAPE = FreshRecipe(hidden=32, layers=1, heads=2, vocabulary=300)
 
 
@@ -145,3 +152,21 @@ def test_unreachable_weights_name_themselves() -> None:
     """A model that is neither a folder nor to be had from the hub is one clear error."""
     with pytest.raises(StageError, match="no-such-owner/no-such-model"):
         load_base(TeacherRecipe(model="no-such-owner/no-such-model"), "no-such-owner/no-such-model", [])
+
+
+def test_the_full_recipe_trains_a_sixth_of_a_percent_of_seven_billion_weights() -> None:
+    """On the meta device, without weights: LoRA finds every target of the recipe in a Mistral-7B, and its head learns."""
+    recipe = load_recipe(RECIPES / "esci-full.toml").teacher
+    with torch.device("meta"):
+        model = teacher._with_lora(MistralForSequenceClassification(MistralConfig(num_labels=1)), recipe)
+    sizes = {name: weight.numel() for name, weight in model.named_parameters()}
+    trained = {name: weight.numel() for name, weight in model.named_parameters() if weight.requires_grad}
+    layers, hidden, inner, keys, rank = 32, 4096, 14336, 1024, recipe.lora_rank
+    pairs = 2 * (hidden + hidden) + 2 * (hidden + keys) + 3 * (hidden + inner)
+
+    assert sum(sizes.values()) > 7.0e9
+    assert sum(trained.values()) == layers * rank * pairs + hidden
+    assert any("score" in name for name in trained)
+    assert {name.split(".lora_")[0].rpartition(".")[2] for name in trained if ".lora_" in name} == set(
+        recipe.lora_targets
+    )
