@@ -158,6 +158,28 @@ def _mean_distance(distances: Tensor, **_: Tensor) -> Tensor:
     return distances.mean()
 
 
+@torch.no_grad()
+def average(made: Student, folders: Sequence[str]) -> None:
+    """Give the student the mean of its weights and those of finished students: Wortsman et al., ICML 2022.
+
+    Students that began from one body and learnt from different labels lie near enough for it; the mean
+    costs nothing at serving time. StageError if one has another shape, vocabulary or text contract.
+    """
+    others = [student.load(Path(folder)) for folder in folders]
+    for folder, other in zip(folders, others, strict=True):
+        if other.contract != made.contract or _shapes(other) != _shapes(made):
+            raise StageError(
+                f"distil.average_with: {folder} has another shape or text contract than this student"
+            )
+    for name, weight in made.model.named_parameters():
+        weights = [weight, *(dict(other.model.named_parameters())[name] for other in others)]
+        weight.copy_(torch.stack(weights).mean(dim=0))
+
+
+def _shapes(made: Student) -> dict[str, torch.Size]:
+    return {name: weight.shape for name, weight in made.model.named_parameters()}
+
+
 def taught_pairs(context: Context) -> TaughtPairs:
     """Return the pairs that the teacher scored in the recipe's column; pairs it lacks are left out."""
     recipe = context.recipe.distil
@@ -212,7 +234,11 @@ def run(context: Context) -> Metrics:
         if recipe.patience
         else ()
     )
+    for folder in recipe.average_with:  # before hours of training, not after
+        if not (Path(folder) / student.CONTRACT_FILE).is_file():
+            raise StageError(f"distil.average_with: {folder} holds no student: run its recipe first")
     fitted = train(made, groups, recipe, context.scratch, context.seed, lists=lists)
+    average(made, recipe.average_with)
     student.save(model, tokenizer, contract, context.out)
     if fitted.best is not None:
         metrics |= {"best_ndcg": round(fitted.best, 4), "steps": fitted.steps}

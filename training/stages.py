@@ -149,6 +149,7 @@ class Run:
             }
             if each == "distil":
                 told["text"] = said(self.recipe.text)
+                told["averaged"] = [_key_of(Path(folder)) for folder in self.recipe.distil.average_with]
             if each == "bundle":
                 told["run"] = [self.recipe.run.name, self.recipe.run.version]
             keys[each] = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()

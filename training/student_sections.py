@@ -69,6 +69,10 @@ class DistilRecipe(Section):
     warmup: float = Field(0.05, ge=0.0, le=1.0)
     weight_decay: float = Field(0.01, ge=0)
     bf16: bool = False
+    average_with: tuple[str, ...] = Field(
+        (),
+        description="finished student folders of the same body, whose weights are averaged with this one's",
+    )
     checkpoint_steps: int = Field(500, ge=1)
     patience: int = Field(
         0,

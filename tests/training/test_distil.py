@@ -16,7 +16,7 @@ from transformers import BertModel  # noqa: E402
 from bundle.text import PairEncoder  # noqa: E402
 from training import distil, student, synthetic  # noqa: E402
 from training.augment import UNLABELLED  # noqa: E402
-from training.distil import GroupCollator, align, labelled_rows, train  # noqa: E402
+from training.distil import GroupCollator, align, average, labelled_rows, train  # noqa: E402
 from training.groups import Dealing, Group, GroupStream, TaughtPairs, groups_of  # noqa: E402
 from training.lists import by_list, encode_lists, product_of, rankable, read_lists  # noqa: E402
 from training.losses import margin_mse  # noqa: E402
@@ -315,3 +315,29 @@ def test_a_streamed_training_resumes_where_it_was_killed(
 
     for name, value in whole.model.state_dict().items():
         assert torch.equal(value, again.model.state_dict()[name]), name
+
+
+def test_the_mean_of_two_students_is_that_of_their_weights(tmp_path: Path) -> None:
+    """Every weight is the mean; a student of another shape is refused by its folder."""
+    one, tokenizer = made()
+    two, _ = made()
+    with torch.no_grad():
+        for weight in two.model.parameters():
+            weight.add_(1.0)
+    student.save(two.model, tokenizer, two.contract, tmp_path / "two")
+    before = [weight.clone() for weight in one.model.parameters()]
+
+    average(one, [str(tmp_path / "two")])
+
+    for old, new in zip(before, one.model.parameters(), strict=True):
+        torch.testing.assert_close(new, old + 0.5)
+    other, tokenizer = made(RECIPE.model_copy(update={"fresh": SHAPE.model_copy(update={"layers": 1})}))
+    student.save(other.model, tokenizer, other.contract, tmp_path / "other")
+    with pytest.raises(StageError, match="other has another shape"):
+        average(one, [str(tmp_path / "other")])
+
+
+def test_a_student_to_average_with_has_to_be_there_before_training(context: Callable[..., Any]) -> None:
+    """Its absence is told at once."""
+    with pytest.raises(StageError, match="absent holds no student: run its recipe first"):
+        distil.run(context("distil", "distil.learn_from=labels", "distil.average_with=['absent']"))
