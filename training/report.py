@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import html
 import json
+import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +56,7 @@ class ReportRecipe(Section):
     recipe: str
     html: str
     markdown: str
+    figures: str = Field("", description="folder of the plots that the Markdown shows; empty shows none")
     split: Literal["validation", "test"] = "validation"
     resamples: int = Field(2000, ge=100)
     shown: tuple[ShownRecipe, ...] = ()
@@ -92,7 +95,25 @@ def run_report(path: Path, overrides: Sequence[str], weights: Mapping[str, str])
     parts += [_calibration(run, lists, logits)]
     Path(told.html).parent.mkdir(parents=True, exist_ok=True)
     Path(told.html).write_text(page(told.title, parts, _errors(lists, logits)), encoding="utf-8")
-    Path(told.markdown).write_text(markdown(told.title, parts), encoding="utf-8")
+    figures = _write_figures(parts, Path(told.figures)) if told.figures else {}
+    beside = {
+        part: [os.path.relpath(file, Path(told.markdown).parent) for file in files]
+        for part, files in figures.items()
+    }
+    Path(told.markdown).write_text(markdown(told.title, parts, beside), encoding="utf-8")
+
+
+def _write_figures(parts: Sequence[Part], folder: Path) -> dict[str, list[Path]]:
+    """Write every plot as an SVG file named after its part; return the files by the part's title."""
+    folder.mkdir(parents=True, exist_ok=True)
+    found: dict[str, list[Path]] = {}
+    for part in parts:
+        name = re.sub(r"[^a-z0-9]+", "-", part.title.lower()).strip("-")
+        for number, plot in enumerate(part.plots, start=1):
+            file = folder / f"{name}-{number}.svg"
+            file.write_text(plot, encoding="utf-8")
+            found.setdefault(part.title, []).append(file)
+    return found
 
 
 def _models(rows: Sequence[Row]) -> Part:
@@ -238,13 +259,18 @@ def _cell(interval: Interval, *, signed: bool = False) -> str:
     return f"{number(interval.value)} [{number(interval.low)}, {number(interval.high)}]"
 
 
-def markdown(title: str, parts: Sequence[Part]) -> str:
-    """The tables without the plots."""
+def markdown(title: str, parts: Sequence[Part], figures: Mapping[str, Sequence[str]]) -> str:
+    """The tables, and the plots as images: part's title -> paths from the Markdown's folder."""
     out = [f"# {title}", "", "Brackets are 95 % bootstrap intervals over lists.", ""]
     for part in parts:
+        images = [f"![{part.title}]({file})" for file in figures.get(part.title, ())]
+        if images and not part.table:
+            out += [f"## {part.title}", "", part.text, ""]
         if part.table:
             head, *rows = (f"| {' | '.join(line)} |" for line in part.table)
             out += [f"## {part.title}", "", part.text, "", head, "|---" * len(part.table[0]) + "|", *rows, ""]
+        if images:
+            out += [*images, ""]
     return "\n".join(out)
 
 

@@ -80,7 +80,7 @@ def made(context: Make, tmp_path: Path) -> Path:
     path = tmp_path / "report.toml"
     path.write_text(
         f"[report]\ntitle = 'Title <1>'\nrecipe = '{support.TINY}'\nhtml = '{tmp_path / 'page' / 'index.html'}'\n"
-        f"markdown = '{tmp_path / 'report.md'}'\nresamples = 100\n"
+        f"markdown = '{tmp_path / 'report.md'}'\nfigures = '{tmp_path / 'figures'}'\nresamples = 100\n"
         f"[[report.shown]]\nstudy = '{tmp_path / 'study.toml'}'\ntitle = 'More pairs'\nkind = 'scaling'\n"
         "reference = 'few-100'\nlines = { students = 'few' }\n"
     )
@@ -109,6 +109,9 @@ def test_the_page_stands_alone_and_the_tables_hold_no_product(
     titles = {row["title"] for row in pq.read_table(root / "data" / "pairs.parquet").to_pylist()}
     assert any(title[:40] in text for title in titles)
     assert not any(title in tables for title in titles)
+    shown = re.findall(r"!\[.*\]\((figures/.*\.svg)\)", tables)
+    assert shown == ["figures/models-1.svg", "figures/more-pairs-1.svg", "figures/calibration-1.svg"]
+    assert all((tmp_path / file).read_text().startswith("<svg") for file in shown)
 
 
 def test_variants_are_compared_on_the_same_lists(made: Path, context: Make, tmp_path: Path) -> None:
