@@ -89,7 +89,8 @@ class Edge:
                 raise ConnectionAbortedError("the answer was cut short") from None
             await error_response(Reason.INTERNAL, trace.id)(scope, receive, send_with_id)
         finally:
-            route = scope["path"] if scope["path"] in ROUTES else OTHER
+            path = getattr(scope.get("route"), "path", scope["path"])  # a route's pattern, if one was found
+            route = path if path in ROUTES else OTHER
             self._metrics.requests.labels(route, f"{status // 100}xx").inc()
 
 

@@ -38,9 +38,16 @@ class Reason(Enum):
     EMPTY_DOCUMENT = "empty_document", 422, "A document has none of the text fields."
     TEXT_TOO_LONG = "text_too_long", 422, "A text is longer than this server accepts."
     TOO_MANY_DOCUMENTS = "too_many_documents", 422, "There are more documents than this server accepts."
+    UNPAIRED_TEXTS = (
+        "unpaired_texts",
+        422,
+        "Queries and documents do not pair up: one to many, or as many of both, are needed.",
+    )
+    UNSUPPORTED_OPTION = "unsupported_option", 422, "An option asks for what this server cannot give."
     OVERLOADED = "overloaded", 429, "The queue is full; try again later."
     HEADERS_TOO_LARGE = "headers_too_large", 431, "The headers are larger than this server accepts."
     INTERNAL = "internal", 500, "The server failed; its log has the request id."
+    UNSCORED = "unscored", 503, "A text could not be scored, and this answer has no way to say so."
     NOT_READY = "not_ready", 503, "The server is starting, draining or broken."
 
     def __init__(self, code: str, status: int, message: str) -> None:

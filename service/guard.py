@@ -17,12 +17,16 @@ from service.errors import ClientGone, Reason, Refused
 Result = TypeVar("Result")
 Headers = Iterable[tuple[bytes, bytes]]
 _JSON: Final = re.compile(rb'application/json[ \t]*(?:;[ \t]*charset="?utf-8"?[ \t]*)?', re.IGNORECASE)
+_BYTES: Final = b"application/octet-stream"
 _LENGTH: Final = re.compile(rb"[0-9]{1,18}")
 
 
-async def read_body(headers: Headers, receive: Receive, max_bytes: int) -> bytes:
-    """Return the body of a JSON request; Refused if it is no JSON or too large, ClientGone if cut off."""
-    _check_headers(headers, max_bytes)
+async def read_body(headers: Headers, receive: Receive, max_bytes: int, *, typed: bool = True) -> bytes:
+    """Return the body of a JSON request; Refused if it is no JSON or too large, ClientGone if cut off.
+
+    A request that need not be `typed` may also have no content type, or that of plain bytes.
+    """
+    _check_headers(headers, max_bytes, typed=typed)
     body = bytearray()
     while True:
         message = await receive()
@@ -56,7 +60,7 @@ async def _wait_until_gone(receive: Receive) -> None:
         pass
 
 
-def _check_headers(headers: Headers, max_bytes: int) -> None:
+def _check_headers(headers: Headers, max_bytes: int, *, typed: bool) -> None:
     kinds = []
     for name, value in headers:
         if name == b"content-type":
@@ -65,5 +69,7 @@ def _check_headers(headers: Headers, max_bytes: int) -> None:
             raise Refused(Reason.UNSUPPORTED_MEDIA_TYPE)
         elif name == b"content-length" and not (_LENGTH.fullmatch(value) and int(value) <= max_bytes):
             raise Refused(Reason.BODY_TOO_LARGE)
+    if not typed and kinds in ([], [_BYTES]):
+        return
     if len(kinds) != 1 or not _JSON.fullmatch(kinds[0].strip()):
         raise Refused(Reason.UNSUPPORTED_MEDIA_TYPE)

@@ -1,156 +1,50 @@
-"""The routes: reads a request, has it ranked, and writes the answer.
+"""The application: which path has which handler, and how each dialect says no.
 
-Knows HTTP and the API's shapes; does not know tokens, threads or the model's runtime.
-Invariant: any request gets an answer of the documented shapes, and an error tells a code, never the input.
+Knows paths, methods and error shapes; does not know what a handler does.
+Invariant: a refused request is answered in the error shape of the API that it was sent to.
 """
 
 import asyncio
-import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Final
 
-import msgspec
 from fastapi import FastAPI, Request, Response
-from prometheus_client import generate_latest
-from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 
-from service.admission import Admission, predict_tokens
-from service.answer import encode_answer
-from service.edge import Edge, JsonResponse, error_response, trace_of
+from service.api import SPOKEN, Api
+from service.dialects import cohere, jina, kserve, shared, tei, vllm, voyage
+from service.dialects.dialect import Dialect, Refuse
+from service.edge import Edge, JsonResponse, trace_of
 from service.errors import ClientGone, Reason, Refused
-from service.guard import read_body, unless_gone
-from service.lifecycle import Lifecycle, State
+from service.lifecycle import Lifecycle
 from service.logs import event
 from service.metrics import Metrics
 from service.openapi import DESCRIPTION, with_schemas
-from service.schema import Query, parse_request, text_chars
-from service.scorer import Ranking, Scorer
+from service.scorer import Scorer
 from service.settings import Settings
 
-LOOP_PARSE_BYTES: Final = 65_536  # parsed within 0.1 ms; a larger body goes to a worker
 STOP_TIMEOUT_S: Final = 5.0
 RETRY_AFTER: Final = {"retry-after": "1"}
 CLIENT_CLOSED_REQUEST: Final = 499  # nobody sees it; it keeps the counts right
 
-
-class Api:
-    """The handlers of one application."""
-
-    def __init__(self, settings: Settings, scorer: Scorer, metrics: Metrics, lifecycle: Lifecycle) -> None:
-        self._settings = settings
-        self._scorer = scorer
-        self._metrics = metrics
-        self._lifecycle = lifecycle
-        self._admission = Admission(settings.queue_tokens)
-        manifest = scorer.bundle.manifest
-        self._model = f"{manifest.name}@{manifest.version}"
-        self._model_names = {None, manifest.name, self._model}
-        metrics.watch(
-            queue_tokens=lambda: self._admission.held_tokens,
-            ready=lambda: self._is_ready,
-            workers=lambda: scorer.pool.alive,
-        )
-
-    async def rerank(self, request: Request) -> Response:
-        """Rank documents for a query, best first."""
-        with self._metrics.in_flight.track_inprogress():
-            query = await self._read(request)
-            parsed_s = time.monotonic()
-            ranking = await self._rank(query, request)
-        trace = trace_of(request)
-        times = {
-            "parse": parsed_s - trace.started_s,
-            "tokenize": ranking.tokenize_s,
-            "queue": ranking.queue_s,
-            "infer": ranking.infer_s,
-            "total": time.monotonic() - trace.started_s,
-        }
-        self._count(ranking, times)
-        event(
-            "ranked",
-            id=trace.id,
-            documents=len(ranking.places),
-            tokens=ranking.tokens,
-            degraded=ranking.unscored.reason,
-            queue_ms=round(ranking.queue_s * 1000, 3),
-            infer_ms=round(ranking.infer_s * 1000, 3),
-            total_ms=round(times["total"] * 1000, 3),
-        )
-        return JsonResponse(
-            encode_answer(trace.id, self._model, self._scorer.bundle.id, query, ranking, times)
-        )
-
-    async def livez(self) -> Response:
-        """Say that the event loop turns."""
-        return JsonResponse(b'{"status":"alive"}')
-
-    async def readyz(self, request: Request) -> Response:
-        """Say whether requests should be sent here: 503 while starting or draining, or if a worker died."""
-        if not self._is_ready:
-            return error_response(Reason.NOT_READY, trace_of(request).id)
-        return JsonResponse(b'{"status":"ready"}')
-
-    async def metrics(self) -> Response:
-        """Give the metrics in Prometheus's text format."""
-        return Response(generate_latest(self._metrics.registry), media_type=CONTENT_TYPE_LATEST)
-
-    async def info(self) -> Response:
-        """Say what is served here."""
-        manifest = self._scorer.bundle.manifest
-        about = {
-            "service": "shelfrank",
-            "model": self._model,
-            "bundle": self._scorer.bundle.id,
-            "labels": [label.name for label in manifest.labels],
-            "max_documents": self._settings.max_documents,
-        }
-        return JsonResponse(msgspec.json.encode(about))
-
-    @property
-    def _is_ready(self) -> bool:
-        pool = self._scorer.pool
-        return self._lifecycle.state is State.READY and pool.alive == pool.size
-
-    async def _read(self, request: Request) -> Query:
-        if self._lifecycle.state is State.STARTING:
-            raise Refused(Reason.NOT_READY)
-        settings = self._settings
-        body = await read_body(request.scope["headers"], request.receive, settings.max_body_bytes)
-        if self._admission.full:
-            raise Refused(Reason.OVERLOADED)  # before any work is spent on it
-        if len(body) <= LOOP_PARSE_BYTES:
-            query = parse_request(body, settings)
-        else:
-            query = await unless_gone(
-                self._scorer.offload(lambda: parse_request(body, settings)), request.receive
-            )
-        if query.model not in self._model_names:
-            raise Refused(Reason.MODEL_NOT_FOUND, ("model",))
-        return query
-
-    async def _rank(self, query: Query, request: Request) -> Ranking:
-        longest = self._scorer.bundle.manifest.text.max_length
-        tokens = predict_tokens(len(query.text), text_chars(query.products), longest)
-        if not self._admission.admit(tokens):
-            raise Refused(Reason.OVERLOADED)
-        try:
-            return await unless_gone(self._scorer.rank(query.text, query.products), request.receive)
-        finally:
-            self._admission.release(tokens)
-
-    def _count(self, ranking: Ranking, times: dict[str, float]) -> None:
-        metrics = self._metrics
-        for stage, seconds in times.items():
-            metrics.stage_seconds.labels(stage).observe(seconds)
-        metrics.request_documents.observe(len(ranking.places))
-        metrics.documents.inc(len(ranking.places))
-        metrics.tokens.inc(ranking.tokens)
-        metrics.padding_tokens.inc(ranking.padding_tokens)
-        metrics.truncated.inc(ranking.truncated)
-        metrics.unscored.labels("nonfinite").inc(ranking.unscored.nonfinite)
-        metrics.unscored.labels("engine").inc(ranking.unscored.engine)
+Tell = Callable[[bytes], Dialect]
+# Where other APIs are spoken: how a request is told apart, and how it is refused until it has been.
+FOREIGN: Final[dict[str, tuple[Tell, Refuse]]] = {
+    "/": (shared.at_root, tei.refuse),
+    "/rerank": (shared.at_rerank, tei.refuse),
+    "/predict": (lambda _: tei.PREDICT, tei.refuse),
+    "/score": (lambda _: vllm.SCORE, vllm.refuse),
+    "/v1/score": (lambda _: vllm.SCORE, vllm.refuse),
+    "/v2/rerank": (lambda _: cohere.V2, cohere.refuse),
+    "/cohere/v1/rerank": (lambda _: cohere.V1, cohere.refuse),
+    "/cohere/v2/rerank": (lambda _: cohere.V2, cohere.refuse),
+    "/jina/v1/rerank": (lambda _: jina.JINA, jina.refuse),
+    "/vllm/rerank": (lambda _: vllm.RERANK, vllm.refuse),
+    "/voyage/v1/rerank": (lambda _: voyage.VOYAGE, voyage.refuse),
+}
+KSERVE: Final = "/v2"
+"""Every path of the Open Inference Protocol begins so, and no other path but Cohere's does."""
 
 
 def build_app(settings: Settings, scorer: Scorer, metrics: Metrics) -> FastAPI:
@@ -185,26 +79,63 @@ def build_app(settings: Settings, scorer: Scorer, metrics: Metrics) -> FastAPI:
         ("/", api.info),
     ):
         app.add_api_route(path, handler, methods=["GET"])
+    _add_foreign_routes(app, api)
     app.add_middleware(Edge, metrics=metrics)
     _add_error_handlers(app, metrics)
     app.openapi = with_schemas(app.openapi)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
     return app
 
 
+def _add_foreign_routes(app: FastAPI, api: Api) -> None:
+    """Add the paths of other APIs; their shapes are described by those who made them, not by our schema."""
+
+    def speaking(tell: Tell) -> Callable[[Request], Awaitable[Response]]:
+        async def speak(request: Request) -> Response:
+            return await api.speak(request, tell)
+
+        return speak
+
+    for path, (tell, _) in FOREIGN.items():
+        app.add_api_route(path, speaking(tell), methods=["POST"], include_in_schema=False)
+    for path, handler in (
+        ("", api.server_metadata),
+        ("/health/live", api.live),
+        ("/health/ready", api.ready),
+    ):
+        app.add_api_route(KSERVE + path, handler, methods=["GET"], include_in_schema=False)
+    for path in ("/models/{model}", "/models/{model}/versions/{version}"):
+        app.add_api_route(KSERVE + path, api.model_metadata, methods=["GET"], include_in_schema=False)
+        app.add_api_route(f"{KSERVE}{path}/ready", api.model_ready, methods=["GET"], include_in_schema=False)
+        app.add_api_route(f"{KSERVE}{path}/infer", api.infer, methods=["POST"], include_in_schema=False)
+
+
+def _refusing(request: Request) -> Refuse:
+    """Return how to refuse a request: as it has been told apart, or as its path says."""
+    spoken: Refuse | None = request.scope.get(SPOKEN)
+    if spoken is not None:
+        return spoken
+    path = request.scope["path"]
+    if path in FOREIGN and not (path == "/" and request.method != "POST"):
+        return FOREIGN[path][1]
+    return kserve.refuse if path == KSERVE or path.startswith(KSERVE + "/") else shared.refuse
+
+
 def _add_error_handlers(app: FastAPI, metrics: Metrics) -> None:
+    def answer(request: Request, refusal: Refused, headers: dict[str, str] | None) -> Response:
+        metrics.rejected.labels(refusal.reason.code).inc()
+        status, body = _refusing(request)(refusal.reason, refusal.loc, trace_of(request).id)
+        return JsonResponse(body, status_code=status, headers=headers)
+
     async def refused(request: Request, error: Exception) -> Response:
         assert isinstance(error, Refused)
-        metrics.rejected.labels(error.reason.code).inc()
-        request_id = trace_of(request).id
-        event("refused", id=request_id, reason=error.reason.code)
-        headers = RETRY_AFTER if error.reason in {Reason.OVERLOADED, Reason.NOT_READY} else None
-        return error_response(error.reason, request_id, error.loc, headers)
+        event("refused", id=trace_of(request).id, reason=error.reason.code)
+        comes_again = error.reason in {Reason.OVERLOADED, Reason.NOT_READY}
+        return answer(request, error, RETRY_AFTER if comes_again else None)
 
     async def not_routed(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         reason = Reason.METHOD_NOT_ALLOWED if error.status_code == 405 else Reason.NOT_FOUND
-        metrics.rejected.labels(reason.code).inc()
-        return error_response(reason, trace_of(request).id, headers=error.headers)
+        return answer(request, Refused(reason), dict(error.headers) if error.headers else None)
 
     async def client_gone(request: Request, error: Exception) -> Response:  # noqa: ARG001  as Starlette calls it
         event("client_gone", id=trace_of(request).id)

@@ -20,7 +20,15 @@ from prometheus_client import (
 
 from service.errors import Reason
 
-ROUTES: Final = ("/", "/v1/rerank", "/livez", "/readyz", "/metrics", "/docs", "/openapi.json")
+ROUTES: Final = (
+    "/", "/v1/rerank", "/livez", "/readyz", "/metrics", "/docs", "/openapi.json",
+    "/rerank", "/predict", "/score", "/v1/score", "/v2/rerank",
+    "/cohere/v1/rerank", "/cohere/v2/rerank", "/jina/v1/rerank", "/vllm/rerank", "/voyage/v1/rerank",
+    "/v2", "/v2/health/live", "/v2/health/ready",
+    "/v2/models/{model}", "/v2/models/{model}/ready", "/v2/models/{model}/infer",
+    "/v2/models/{model}/versions/{version}", "/v2/models/{model}/versions/{version}/ready",
+    "/v2/models/{model}/versions/{version}/infer",
+)  # fmt: skip
 STAGES: Final = ("parse", "tokenize", "queue", "infer", "total")
 STATUS_CLASSES: Final = ("2xx", "4xx", "5xx")
 SECONDS: Final = (

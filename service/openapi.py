@@ -37,9 +37,14 @@ _ANSWERED: Final = {
     "usage": {"documents": 2, "tokens": 41, "truncated": 0},
     "timings_ms": {"parse": 0.2, "tokenize": 0.3, "queue": 0.1, "infer": 1.4, "total": 2.3},
 }
-_RERANK_REASONS: Final = [
-    reason for reason in Reason if reason not in {Reason.NOT_FOUND, Reason.METHOD_NOT_ALLOWED}
-]
+ELSEWHERE: Final = {  # reasons that only other routes have
+    Reason.NOT_FOUND,
+    Reason.METHOD_NOT_ALLOWED,
+    Reason.UNPAIRED_TEXTS,
+    Reason.UNSUPPORTED_OPTION,
+    Reason.UNSCORED,
+}
+_RERANK_REASONS: Final = [reason for reason in Reason if reason not in ELSEWHERE]
 
 
 def _json(schema: dict[str, Any], **extra: object) -> dict[str, Any]:

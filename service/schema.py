@@ -7,7 +7,7 @@ Invariant: any bytes give a request that can be scored, or Refused with a closed
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Final
+from typing import Annotated, Final, TypeVar
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
@@ -21,6 +21,7 @@ LISTS: Final = ("documents", "texts", "products")
 Identifier = Annotated[str, Meta(max_length=256)] | Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 
 
+Parsed = TypeVar("Parsed")
 _EMPTY: Final = "no text field"
 
 
@@ -130,8 +131,8 @@ class Query:
 
 
 _DECODER: Final = msgspec.json.Decoder(RerankRequest)
-_PATH: Final = re.compile(r" - at `\$((?:\.[a-z_]+|\[\d+\])+)`$")
-_STEP: Final = re.compile(r"[a-z_]+|\d+")
+_PATH: Final = re.compile(r" - at `\$((?:\.[a-z_][a-z_0-9]*|\[\d+\])+)`$")
+_STEP: Final = re.compile(r"[a-z_][a-z_0-9]*|\d+")
 
 
 def parse_request(body: bytes, limits: Settings) -> Query:
@@ -139,12 +140,24 @@ def parse_request(body: bytes, limits: Settings) -> Query:
 
     If a key stands twice in an object, the last one counts.
     """
-    request = _decode(body)
-    if not request.query.strip():
-        raise Refused(Reason.BLANK_QUERY, ("query",))
-    if len(request.query) > limits.max_query_chars:
-        raise Refused(Reason.TEXT_TOO_LONG, ("query",))
+    request = decode(_DECODER, body)
+    check_query(request.query, limits, "query")
     name, documents = _only_list(request)
+    products = to_products(documents, limits, name)
+    top_n = len(documents) if request.top_n is None else request.top_n
+    return Query(request.query, documents, products, top_n, request.return_documents, request.model)
+
+
+def check_query(query: str, limits: Settings, *loc: str | int) -> None:
+    """Refuse a query that is blank or too long; `loc` says where it stands."""
+    if not query.strip():
+        raise Refused(Reason.BLANK_QUERY, loc)
+    if len(query) > limits.max_query_chars:
+        raise Refused(Reason.TEXT_TOO_LONG, loc)
+
+
+def to_products(documents: Sequence[str | Document], limits: Settings, name: str) -> list[Product]:
+    """Return the products of a list that stands under `name`; refuse too many, and texts that are too long."""
     if len(documents) > limits.max_documents:
         raise Refused(Reason.TOO_MANY_DOCUMENTS, (name,))
     products = []
@@ -153,8 +166,7 @@ def parse_request(body: bytes, limits: Settings) -> Query:
             products.append(_product(document, limits.max_field_chars))
         except Refused as refusal:
             raise Refused(refusal.reason, (name, index, *refusal.loc)) from None
-    top_n = len(documents) if request.top_n is None else request.top_n
-    return Query(request.query, documents, products, top_n, request.return_documents, request.model)
+    return products
 
 
 def text_chars(products: Sequence[Product]) -> Iterator[int]:
@@ -163,11 +175,12 @@ def text_chars(products: Sequence[Product]) -> Iterator[int]:
         yield sum(len(getattr(product, name)) for name in TEXT_FIELDS)
 
 
-def _decode(body: bytes) -> RerankRequest:
+def decode(decoder: msgspec.json.Decoder[Parsed], body: bytes) -> Parsed:
+    """Decode a body strictly; Refused with the place of the first fault if it is not of the decoder's type."""
     try:
         if not body.isascii():
             str(body, "utf-8")  # msgspec does not look into fields that it skips
-        return _DECODER.decode(body)
+        return decoder.decode(body)
     except msgspec.ValidationError as error:
         message = str(error)
         if message.startswith("Object contains unknown field"):

@@ -10,10 +10,11 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bundle import Bundle, PairEncoder, Product
 from bundle.text import Row, assemble, padded_length
@@ -24,14 +25,19 @@ from service.ranking import ALL_SCORED, Place, Unscored, rank_places
 from service.worker import WorkerPool
 
 Result = TypeVar("Result")
+Groups = Sequence[tuple[str, Sequence[Product]]]
 _FIRST: Final = (-1, 0)  # offloaded work is short and somebody's whole request waits for it
 
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """All products of a call, best first, and what the call cost."""
+    """All products of a call, best first, and what the call cost.
+
+    `logits` are in the order of the request, float32 [n], and not finite where a product has no score.
+    """
 
     places: tuple[Place, ...] = ()
+    logits: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32), compare=False)
     unscored: Unscored = ALL_SCORED
     tokens: int = 0
     padding_tokens: int = 0
@@ -52,9 +58,13 @@ class Scorer:
 
     def rank(self, query: str, products: Sequence[Product]) -> asyncio.Future[Ranking]:
         """Rank `products`; cancelling the future drops what has not been started."""
+        return self.rank_groups([(query, products)])
+
+    def rank_groups(self, groups: Groups) -> asyncio.Future[Ranking]:
+        """Rank the products of several queries as one list; a place's index counts through all groups."""
         future: asyncio.Future[Ranking] = asyncio.get_running_loop().create_future()
-        if products:
-            self.pool.put([_Tokenize(_Call(self, next(self._numbers), future), query, products)])
+        if any(products for _, products in groups):
+            self.pool.put([_Tokenize(_Call(self, next(self._numbers), future), groups)])
         else:
             future.set_result(Ranking())
         return future
@@ -112,6 +122,7 @@ class _Call:
         waited_s = self._tokenize_from_s - self.submitted_s + self._infer_from_s - self._tokenized_s
         return Ranking(
             places=places,
+            logits=self._logits,
             unscored=unscored,
             tokens=self.tokens,
             padding_tokens=self.padding_tokens,
@@ -125,11 +136,10 @@ class _Call:
 class _Tokenize:
     """Turns texts into rows, and rows into buckets for the pool."""
 
-    def __init__(self, call: _Call, query: str, products: Sequence[Product]) -> None:
+    def __init__(self, call: _Call, groups: Groups) -> None:
         self.order = (call.number, 0)
         self._call = call
-        self._query = query
-        self._products = products
+        self._groups = groups
 
     def wanted(self) -> bool:
         return not self._call.future.done()
@@ -137,7 +147,9 @@ class _Tokenize:
     def run(self, session: Session) -> None:  # noqa: ARG002  a job that needs none
         began_s = time.monotonic()
         scorer = self._call.scorer
-        rows = scorer.encoder.encode(self._query, self._products)
+        rows: list[Row] = []
+        for query, products in self._groups:
+            rows += scorer.encoder.encode(query, products)
         longest = scorer.bundle.manifest.text.max_length
         buckets = plan_buckets([padded_length(len(row), longest) for row in rows], scorer.pool.size)
         self._call.prepare(rows, buckets, tokenize_from_s=began_s)

@@ -1,5 +1,6 @@
 """The documentation names what exists."""
 
+import json
 import re
 from pathlib import Path
 
@@ -14,9 +15,19 @@ def test_architecture_names_every_module(package: str) -> None:
     """Who adds or removes a module says so in docs/architecture.md."""
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     section = text.split(f"\n| {package} | |\n", maxsplit=1)[1].split("\n\n", maxsplit=1)[0]
-    modules = {path.name for path in (ROOT / package).glob("*.py")} - {"__init__.py"}
+    folder = ROOT / package
+    modules = {str(path.relative_to(folder)) for path in folder.rglob("*.py") if path.name != "__init__.py"}
 
-    assert set(re.findall(r"`(\w+\.py)`", section)) == modules
+    assert set(re.findall(r"`([\w/]+\.py)`", section)) == modules
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_json_examples_are_json(document: Path) -> None:
+    """What is shown as JSON can be pasted as JSON."""
+    for example in re.findall(
+        r"^```json\n(.*?)^```$", document.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+    ):
+        json.loads(example)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))

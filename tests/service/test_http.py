@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from service.http import LOOP_PARSE_BYTES
+from service.api import LOOP_PARSE_BYTES
 from tests.service.support import JSON, FakeSession, Served, exchange, fake_app, is_documented_error
 
 GOOD = {"query": "red shoes", "documents": ["coffee mug", "red running shoes", "red shoes"]}
@@ -91,7 +91,7 @@ def test_a_large_body_is_parsed_on_a_worker(served: Served) -> None:
         ("GET", "/nowhere", 404, "not_found"),
         ("GET", "/v1/rerank/", 404, "not_found"),
         ("GET", "/livez/../metrics", 404, "not_found"),
-        ("POST", "/v2/rerank", 404, "not_found"),
+        ("POST", "/v3/rerank", 404, "not_found"),
         ("GET", "/v1/rerank", 405, "method_not_allowed"),
         ("BREW", "/v1/rerank", 405, "method_not_allowed"),
         ("POST", "/livez", 405, "method_not_allowed"),

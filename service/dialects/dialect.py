@@ -1,0 +1,127 @@
+"""PURE. What every dialect is made of: a request to score, what came of it, and how to say no.
+
+Knows the service's own types; does not know any one API.
+Invariant: a score is written as a decimal with a dot, and what could not be scored comes last with 0.
+"""
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, TypeVar
+
+import numpy as np
+from msgspec import Meta, Raw
+from numpy.typing import NDArray
+
+from bundle import Manifest, Product
+from service.errors import Reason, Refused
+from service.ranking import DECIMALS
+from service.schema import Document, check_query, to_products
+from service.scorer import Ranking
+from service.settings import Settings
+
+AtLeastOne = Annotated[int, Meta(ge=1)]
+Refusal = tuple[int, bytes]
+Refuse = Callable[[Reason, tuple[str | int, ...], str], Refusal]
+"""Writes the status and the body of an error, of its reason, its place and the request's id."""
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A request that was scored, and the facts that an answer may name."""
+
+    id: str
+    model: str
+    bundle: str
+    manifest: Manifest
+    ranking: Ranking
+    times_s: Mapping[str, float]
+    created_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A request in any dialect: each query with its products, and how its answer is written.
+
+    `model` is the model that it insists on, if any.
+    """
+
+    groups: Sequence[tuple[str, Sequence[Product]]]
+    answer: Callable[[Scored], bytes]
+    model: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """One API that this service speaks."""
+
+    parse: Callable[[bytes, Settings], Ask]
+    refuse: Refuse
+
+
+def one_query(query: str, documents: Sequence[str | Document], limits: Settings, name: str) -> list[Product]:
+    """Check a query and its documents, which stand under `name`, against the limits."""
+    check_query(query, limits, "query")
+    return to_products(documents, limits, name)
+
+
+def paired(
+    queries: Sequence[str], texts: Sequence[str], limits: Settings, names: tuple[str, str]
+) -> list[tuple[str, list[Product]]]:
+    """Pair one query with all texts, one text with all queries, or as many of both; adjacent equal queries join."""
+    if 1 not in {len(queries), len(texts)} and len(queries) != len(texts):
+        raise Refused(Reason.UNPAIRED_TEXTS)
+    if len(queries) > limits.max_documents:
+        raise Refused(Reason.TOO_MANY_DOCUMENTS, (names[0],))
+    for index, query in enumerate(queries):
+        check_query(query, limits, names[0], index)
+    products = to_products(texts, limits, names[1])
+    pairs = max(len(queries), len(products)) if queries and products else 0
+    both = zip(_repeated(queries, pairs), _repeated(products, pairs), strict=True)
+    return [
+        (query, [product for _, product in group])
+        for query, group in itertools.groupby(both, lambda pair: pair[0])
+    ]
+
+
+def _repeated(values: Sequence[Value], times: int) -> Sequence[Value]:
+    return [values[0]] * times if len(values) == 1 else values[:times]
+
+
+def decimal(value: float) -> Raw:
+    """Write a number as JSON with a dot and without an exponent."""
+    return Raw(f"{value:.{DECIMALS}f}".encode())
+
+
+def best_first(scored: Scored, top: int | None, *, raw: bool = False) -> list[tuple[int, Raw]]:
+    """Return index and score of the best documents; `raw` gives logits, and is Refused where one is missing."""
+    places = scored.ranking.places
+    if not raw:
+        return [(place.index, decimal(place.score)) for place in places[:top]]
+    logits = finite_logits(scored)
+    order = np.argsort(-logits, kind="stable")[:top].tolist()
+    return [(index, decimal(logits[index])) for index in order]
+
+
+def in_order(scored: Scored, *, raw: bool = False) -> list[Raw]:
+    """Return the score of each pair in the order of the request."""
+    return [score for _, score in sorted(best_first(scored, None, raw=raw), key=lambda pair: pair[0])]
+
+
+def finite_logits(scored: Scored) -> NDArray[np.float32]:
+    """Return all logits; Refused if the engine failed on one, as JSON has no number to say so."""
+    if scored.ranking.unscored.total:
+        raise Refused(Reason.UNSCORED)
+    return scored.ranking.logits
+
+
+def as_object(document: str | Document) -> Document:
+    """Return a document as an object, as clients expect of one that comes back."""
+    return Document(text=document) if isinstance(document, str) else document
+
+
+def said(reason: Reason, loc: tuple[str | int, ...]) -> str:
+    """Return a reason's message, and where in the request the fault is; both are our words."""
+    place = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in loc)
+    return f"{reason.message} (at {place.lstrip('.')})" if place else reason.message

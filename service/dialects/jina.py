@@ -1,0 +1,65 @@
+"""PURE. Jina's rerank; https://api.jina.ai/redoc.
+
+Knows Jina's requests, answers and errors; does not know who scores.
+Invariant: documents come back as objects with a text unless they are declined, as Jina returns them.
+"""
+
+from functools import partial
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from service.dialects.dialect import (
+    Ask,
+    AtLeastOne,
+    Dialect,
+    Refusal,
+    Scored,
+    as_object,
+    best_first,
+    one_query,
+    said,
+)
+from service.errors import Reason
+from service.schema import Document, decode
+from service.settings import Settings
+
+
+class Request(Struct):
+    """A request."""
+
+    query: str
+    documents: list[str | Document]
+    top_n: AtLeastOne | None = None
+    return_documents: bool | None = None
+
+
+_REQUEST: Final = msgspec.json.Decoder(Request)
+
+
+def parse(body: bytes, limits: Settings) -> Ask:
+    """Read a request."""
+    request = decode(_REQUEST, body)
+    products = one_query(request.query, request.documents, limits, "documents")
+    return Ask([(request.query, products)], partial(_answer, request))
+
+
+def _answer(request: Request, scored: Scored) -> bytes:
+    results: list[dict[str, object]] = []
+    for index, score in best_first(scored, request.top_n):
+        results.append({"index": index, "relevance_score": score})
+        if request.return_documents is not False:
+            results[-1]["document"] = as_object(request.documents[index])
+    tokens = scored.ranking.tokens
+    usage = {"total_tokens": tokens, "prompt_tokens": tokens}
+    answer = {"id": scored.id, "model": scored.model, "object": "list", "usage": usage, "results": results}
+    return msgspec.json.encode(answer)
+
+
+def refuse(reason: Reason, loc: tuple[str | int, ...], request_id: str) -> Refusal:  # noqa: ARG001  Jina names none
+    """Write an error as Jina does."""
+    return reason.status, msgspec.json.encode({"detail": said(reason, loc)})
+
+
+JINA: Final = Dialect(parse, refuse)

@@ -1,0 +1,54 @@
+"""PURE. Voyage's rerank; https://docs.voyageai.com/reference/reranker-api.
+
+Knows Voyage's requests, answers and errors; does not know who scores.
+Invariant: documents are texts, and come back as texts; an invalid request is a 400, as Voyage's client expects.
+"""
+
+from functools import partial
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from service.dialects.dialect import Ask, AtLeastOne, Dialect, Refusal, Scored, best_first, one_query, said
+from service.errors import Reason
+from service.schema import decode
+from service.settings import Settings
+
+
+class Request(Struct):
+    """A request."""
+
+    query: str
+    documents: list[str]
+    top_k: AtLeastOne | None = None
+    return_documents: bool | None = None
+
+
+_REQUEST: Final = msgspec.json.Decoder(Request)
+
+
+def parse(body: bytes, limits: Settings) -> Ask:
+    """Read a request."""
+    request = decode(_REQUEST, body)
+    products = one_query(request.query, request.documents, limits, "documents")
+    return Ask([(request.query, products)], partial(_answer, request))
+
+
+def _answer(request: Request, scored: Scored) -> bytes:
+    data: list[dict[str, object]] = []
+    for index, score in best_first(scored, request.top_k):
+        data.append({"index": index, "relevance_score": score})
+        if request.return_documents:
+            data[-1]["document"] = request.documents[index]
+    usage = {"total_tokens": scored.ranking.tokens}
+    return msgspec.json.encode({"object": "list", "data": data, "model": scored.model, "usage": usage})
+
+
+def refuse(reason: Reason, loc: tuple[str | int, ...], request_id: str) -> Refusal:  # noqa: ARG001  Voyage names none
+    """Write an error as Voyage does; its client raises a plain APIError for a body without `detail`."""
+    status = 400 if reason.status == 422 else reason.status
+    return status, msgspec.json.encode({"detail": said(reason, loc)})
+
+
+VOYAGE: Final = Dialect(parse, refuse)
