@@ -17,17 +17,20 @@ from service.engine import Device, open_sessions, pick_precision
 from service.errors import EngineError
 from tests.service.support import ROOT
 
-DEFAULT = ROOT / "models" / "default"
+SHIPPED = sorted(path.parent for path in (ROOT / "models").glob("*/manifest.json"))
 
 
-@pytest.fixture(params=["tiny", "default"])
+@pytest.fixture(params=[None, *SHIPPED], ids=lambda path: path.name if path else "made for tests")
 def bundle(request: pytest.FixtureRequest, tiny_bundle: Path) -> Bundle:
-    """The tiny bundle, then the one that is shipped."""
-    if request.param == "tiny":
+    """The bundle made for tests, then each that is shipped."""
+    if request.param is None:
         return read_bundle(tiny_bundle, "tiny")
-    if not DEFAULT.exists():
-        pytest.skip("models/default is not in this checkout")
-    return read_bundle(DEFAULT.parent, DEFAULT.name)
+    return read_bundle(request.param.parent, request.param.name)
+
+
+def test_the_default_bundle_is_shipped() -> None:
+    """Without it `make serve` has nothing to serve."""
+    assert "default" in {path.name for path in SHIPPED}
 
 
 def _rows(bundle: Bundle) -> list[Row]:
