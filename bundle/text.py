@@ -4,6 +4,7 @@ Knows the text contract and the tokenizer; does not know a graph, a score or who
 Invariant: a row depends on its query and product alone, and any two strings give a row within max_length.
 """
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
+from tokenizers.models import Unigram
 
 from bundle.errors import TextContractMismatch, TokenizerInvalid, VocabularyMismatch
 from bundle.manifest import PairTemplate, TextContract
@@ -50,6 +52,36 @@ class Row:
         return len(self.ids)
 
 
+@dataclass(frozen=True, slots=True)
+class TextUse:
+    """How much of one text the model reads, and what keeps it from the rest.
+
+    `tokens` are read, `unknown` of them stand for text that the vocabulary has no piece for (None if the
+    tokenizer has no such token). `over_limit` tokens are past the text's own limit, `over_length` tokens
+    found no room in the pair, and `over_chars` characters were clipped before they could become tokens.
+    """
+
+    name: str
+    tokens: int
+    unknown: int | None
+    over_limit: int
+    over_length: int
+    over_chars: int
+
+    @property
+    def is_clipped(self) -> bool:
+        """Whether not all of the text is read."""
+        return bool(self.over_limit or self.over_length or self.over_chars)
+
+
+@dataclass(frozen=True, slots=True)
+class ProductUse:
+    """How much of each given field is read, in the contract's order; `tokens` are those of the whole row."""
+
+    fields: tuple[TextUse, ...]
+    tokens: int
+
+
 class PairEncoder:
     """Encodes pairs as a bundle's text contract says; safe to share between threads.
 
@@ -77,6 +109,7 @@ class PairEncoder:
         tokenizer.encode_special_tokens = True  # a "[SEP]" in a title is text, it must not forge a separator
         self._tokenizer = tokenizer
         self._contract = contract
+        self._unknown_id = _unknown_id(tokenizer, tokenizer_json)
 
     def encode(self, query: str, products: Sequence[Product]) -> list[Row]:
         """Return one row per product, in order.
@@ -85,12 +118,7 @@ class PairEncoder:
         loses none beyond its own limit. Lone surrogates are read as U+FFFD.
         """
         contract, template = self._contract, self._contract.template
-        clipped_query, query_cut = _clip(query, contract.query_max_chars)
-        places: dict[str, int] = {clipped_query: 0}  # every distinct text is tokenized once
-        pieces = [self._pieces(product, places) for product in products]
-        encodings = self._tokenizer.encode_batch_fast(list(places), add_special_tokens=False)
-        tokens = [encoding.ids for encoding in encodings]
-
+        tokens, query_cut, pieces = self._tokenize(query, products)
         query_ids = tokens[0][: contract.query_max_tokens]
         query_cut = query_cut or len(tokens[0]) > len(query_ids)
         head = [*template.prefix, *query_ids, *template.middle]
@@ -106,6 +134,44 @@ class PairEncoder:
             cut = cut or len(body) > room
             rows.append(Row((*head, *body[:room], *template.suffix), len(head), cut))
         return rows
+
+    def measure(self, query: str, products: Sequence[Product]) -> tuple[TextUse, list[ProductUse]]:
+        """Return how much of the query, and of each field of each product, is in the rows of `encode`."""
+        contract, template = self._contract, self._contract.template
+        tokens, _, pieces = self._tokenize(query, products)
+        over_chars = max(0, len(query) - contract.query_max_chars)
+        limit = contract.query_max_tokens
+        query_use = self._use("query", tokens[0], limit, room=limit, over_chars=over_chars)
+        fixed = len(template.prefix) + len(template.middle) + len(template.suffix)
+        uses = []
+        for product, (product_pieces, _) in zip(products, pieces, strict=True):
+            row_tokens = fixed + query_use.tokens
+            fields = []
+            given = (field for field in contract.fields if getattr(product, field.name))
+            for field, (place, limit) in zip(given, product_pieces, strict=True):
+                over_chars = max(0, len(getattr(product, field.name)) - field.max_chars)
+                room = contract.max_length - row_tokens
+                fields.append(self._use(field.name, tokens[place], limit, room=room, over_chars=over_chars))
+                row_tokens += fields[-1].tokens
+            uses.append(ProductUse(tuple(fields), row_tokens))
+        return query_use, uses
+
+    def _use(self, name: str, ids: Sequence[int], limit: int, *, room: int, over_chars: int) -> TextUse:
+        """Count what a text's limit leaves of its tokens, and what the room in the row leaves of those."""
+        allowed = min(len(ids), limit)
+        read = ids[: min(allowed, room)]
+        unknown = None if self._unknown_id is None else read.count(self._unknown_id)
+        return TextUse(name, len(read), unknown, len(ids) - allowed, allowed - len(read), over_chars)
+
+    def _tokenize(
+        self, query: str, products: Sequence[Product]
+    ) -> tuple[list[list[int]], bool, list[tuple[list[tuple[int, int]], bool]]]:
+        """Return the tokens of every distinct text, the query's first, whether it was clipped, and `_pieces`."""
+        clipped_query, query_cut = _clip(query, self._contract.query_max_chars)
+        places: dict[str, int] = {clipped_query: 0}  # every distinct text is tokenized once
+        pieces = [self._pieces(product, places) for product in products]
+        encodings = self._tokenizer.encode_batch_fast(list(places), add_special_tokens=False)
+        return [encoding.ids for encoding in encodings], query_cut, pieces
 
     def _pieces(self, product: Product, places: dict[str, int]) -> tuple[list[tuple[int, int]], bool]:
         """Give each text of a product a place in the batch: [(place, token limit)], was clipped."""
@@ -161,3 +227,12 @@ def _clip(text: str, max_chars: int) -> tuple[str, bool]:
     if not clipped.isascii():
         clipped = _SURROGATE.sub("\ufffd", clipped)
     return clipped, len(text) > max_chars
+
+
+def _unknown_id(tokenizer: Tokenizer, tokenizer_json: bytes) -> int | None:
+    """Return the id of the token that stands for text without a piece, if the tokenizer has one."""
+    if isinstance(tokenizer.model, Unigram):  # the only model whose binding does not tell it
+        unknown_id: int | None = json.loads(tokenizer_json)["model"].get("unk_id")
+        return unknown_id
+    token: str | None = tokenizer.model.unk_token
+    return None if token is None else tokenizer.token_to_id(token)

@@ -19,10 +19,12 @@ from service.dialects import kserve, shared
 from service.dialects.dialect import Ask, Dialect, Scored
 from service.edge import JsonResponse, error_response, trace_of
 from service.errors import Reason, Refused
+from service.explain import explain_limits, parse_explain
 from service.guard import read_body, unless_gone
 from service.lifecycle import Lifecycle, State
 from service.logs import event
 from service.metrics import Metrics
+from service.models import ModelList, describe_model, to_json
 from service.schema import parse_request, text_chars
 from service.scorer import Ranking, Scorer
 from service.settings import Settings
@@ -43,7 +45,10 @@ class Api:
         self._lifecycle = lifecycle
         self._admission = Admission(settings.queue_tokens)
         manifest = scorer.bundle.manifest
-        self._model = f"{manifest.name}@{manifest.version}"
+        facts = describe_model(scorer.bundle, scorer.precision)
+        self._model, self._facts = facts.id, to_json(facts)
+        self._list = to_json(ModelList(data=(facts,)))
+        self._explain_limits = explain_limits(settings)
         self._model_names = {None, manifest.name, self._model}
         metrics.watch(
             queue_tokens=lambda: self._admission.held_tokens,
@@ -72,6 +77,22 @@ class Api:
             dialect = await self._parse(lambda body, _: tell(body), body, request)
             request.scope[SPOKEN] = dialect.refuse
             return await self._answer(await self._parse(dialect.parse, body, request), request)
+
+    async def explain(self, request: Request) -> Response:
+        """Rank documents, and tell what was read of each and how its score came about."""
+        with self._metrics.in_flight.track_inprogress():
+            body = await self._read(request, None)
+            ask = await self._parse(lambda body, _: parse_explain(body, self._explain_limits), body, request)
+            return await self._answer(ask, request)
+
+    async def models(self) -> Response:
+        """List the model that is served, with all that its bundle says about it."""
+        return JsonResponse(self._list)
+
+    async def model(self, request: Request) -> Response:
+        """Say what the bundle says about one model."""
+        self._check_model(request)
+        return JsonResponse(self._facts)
 
     async def infer(self, request: Request) -> Response:
         """Score the pairs of two tensors."""
@@ -213,7 +234,8 @@ class Api:
         if not self._admission.admit(tokens):
             raise Refused(Reason.OVERLOADED)
         try:
-            return await unless_gone(self._scorer.rank_groups(ask.groups), request.receive)
+            ranking = self._scorer.rank_groups(ask.groups, measured=ask.measured)
+            return await unless_gone(ranking, request.receive)
         finally:
             self._admission.release(tokens)
 

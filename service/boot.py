@@ -40,4 +40,5 @@ def load_scorer(settings: Settings, metrics: Metrics) -> Scorer:
         workers=workers,
         seconds=round(time.monotonic() - began_s, 3),
     )
-    return Scorer(bundle, WorkerPool(sessions, on_drop=metrics.dropped.inc, on_error=on_error))
+    pool = WorkerPool(sessions, on_drop=metrics.dropped.inc, on_error=on_error)
+    return Scorer(bundle, pool, precision)

@@ -17,7 +17,11 @@ class Reason(Enum):
 
     MALFORMED_JSON = "malformed_json", 400, "The body is not valid JSON in UTF-8."
     NOT_FOUND = "not_found", 404, "There is nothing at this path."
-    MODEL_NOT_FOUND = "model_not_found", 404, "This model is not served here; leave model out or see GET /."
+    MODEL_NOT_FOUND = (
+        "model_not_found",
+        404,
+        "This model is not served here; leave model out or see GET /v1/models.",
+    )
     METHOD_NOT_ALLOWED = "method_not_allowed", 405, "This path does not take this method."
     REQUEST_TIMEOUT = "request_timeout", 408, "The request did not arrive in time."
     BODY_TOO_LARGE = "body_too_large", 413, "The body is larger than this server accepts."

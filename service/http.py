@@ -72,11 +72,14 @@ def build_app(settings: Settings, scorer: Scorer, metrics: Metrics) -> FastAPI:
     app.state.lifecycle, app.state.metrics = lifecycle, metrics
     api = Api(settings, scorer, metrics, lifecycle)
     app.add_api_route("/v1/rerank", api.rerank, methods=["POST"])
+    app.add_api_route("/v1/explain", api.explain, methods=["POST"])
     for path, handler in (
         ("/livez", api.livez),
         ("/readyz", api.readyz),
         ("/metrics", api.metrics),
         ("/", api.info),
+        ("/v1/models", api.models),
+        ("/v1/models/{model}", api.model),
     ):
         app.add_api_route(path, handler, methods=["GET"])
     _add_foreign_routes(app, api)

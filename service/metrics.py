@@ -21,7 +21,7 @@ from prometheus_client import (
 from service.errors import Reason
 
 ROUTES: Final = (
-    "/", "/v1/rerank", "/livez", "/readyz", "/metrics", "/docs", "/openapi.json",
+    "/", "/v1/rerank", "/v1/explain", "/v1/models", "/v1/models/{model}", "/livez", "/readyz", "/metrics", "/docs", "/openapi.json",
     "/rerank", "/predict", "/score", "/v1/score", "/v2/rerank",
     "/cohere/v1/rerank", "/cohere/v2/rerank", "/jina/v1/rerank", "/vllm/rerank", "/voyage/v1/rerank",
     "/v2", "/v2/health/live", "/v2/health/ready",

@@ -1,21 +1,27 @@
-"""What /openapi.json says beyond the routes: the body and answers that msgspec reads and writes.
+"""What /openapi.json says beyond the routes: the bodies and answers that it reads and writes.
 
-Knows the types of `service.schema` and the table of errors; does not know handlers.
+Knows the types of the answers and the table of errors; does not know handlers.
 Invariant: the schemas are generated from the very types that parse requests and write answers.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import msgspec
+from pydantic.json_schema import models_json_schema
 
 from service.errors import Reason
+from service.explain import ExplainAnswer
+from service.models import Model, ModelList
 from service.schema import ErrorAnswer, RerankAnswer, RerankRequest
 
 DESCRIPTION: Final = "Ranks products for a shopper's query with a small cross-encoder."
 _REF: Final = "#/components/schemas/{name}"
-(_REQUEST, _ANSWER, _ERROR), _COMPONENTS = msgspec.json.schema_components(
-    (RerankRequest, RerankAnswer, ErrorAnswer), ref_template=_REF
+(_REQUEST, _ANSWER, _EXPLAINED, _ERROR), _COMPONENTS = msgspec.json.schema_components(
+    (RerankRequest, RerankAnswer, ExplainAnswer, ErrorAnswer), ref_template=_REF
+)
+_FACTS, _FACT_COMPONENTS = models_json_schema(
+    [(Model, "serialization"), (ModelList, "serialization")], ref_template=_REF.format(name="{model}")
 )
 
 _BY_FIELD: Final = {
@@ -51,22 +57,39 @@ def _json(schema: dict[str, Any], **extra: object) -> dict[str, Any]:
     return {"content": {"application/json": {"schema": schema, **extra}}}
 
 
-def _errors() -> dict[str, Any]:
+def _errors(reasons: Iterable[Reason] = _RERANK_REASONS) -> dict[str, Any]:
     """One response per status, naming the codes that it may carry."""
     codes: dict[int, list[str]] = {}
-    for reason in sorted(_RERANK_REASONS, key=lambda reason: reason.status):
+    for reason in sorted(reasons, key=lambda reason: reason.status):
         codes.setdefault(reason.status, []).append(reason.code)
     return {
         str(status): {"description": ", ".join(names), **_json(_ERROR)} for status, names in codes.items()
     }
 
 
-_RERANK: Final[dict[str, Any]] = {
-    "requestBody": {
-        "required": True,
-        **_json(_REQUEST, examples={"by field": {"value": _BY_FIELD}, "as text": {"value": _AS_TEXT}}),
+_BODY: Final = {
+    "required": True,
+    **_json(_REQUEST, examples={"by field": {"value": _BY_FIELD}, "as text": {"value": _AS_TEXT}}),
+}
+_OPERATIONS: Final[dict[tuple[str, str], dict[str, Any]]] = {
+    ("/v1/rerank", "post"): {
+        "requestBody": _BODY,
+        "responses": {"200": {"description": "Ranked", **_json(_ANSWER, example=_ANSWERED)}, **_errors()},
     },
-    "responses": {"200": {"description": "Ranked", **_json(_ANSWER, example=_ANSWERED)}, **_errors()},
+    ("/v1/explain", "post"): {
+        "requestBody": _BODY,
+        "responses": {"200": {"description": "Explained", **_json(_EXPLAINED)}, **_errors()},
+    },
+    ("/v1/models", "get"): {
+        "responses": {"200": {"description": "Listed", **_json(_FACTS[ModelList, "serialization"])}}
+    },
+    ("/v1/models/{model}", "get"): {
+        "parameters": [{"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}],
+        "responses": {
+            "200": {"description": "Told", **_json(_FACTS[Model, "serialization"])},
+            **_errors([Reason.MODEL_NOT_FOUND]),
+        },
+    },
 }
 
 
@@ -75,8 +98,10 @@ def with_schemas(generate: Callable[[], dict[str, Any]]) -> Callable[[], dict[st
 
     def openapi() -> dict[str, Any]:
         document = generate()
-        document.setdefault("components", {}).setdefault("schemas", {}).update(_COMPONENTS)
-        document["paths"]["/v1/rerank"]["post"].update(_RERANK)
+        schemas = {**_COMPONENTS, **_FACT_COMPONENTS["$defs"]}
+        document.setdefault("components", {}).setdefault("schemas", {}).update(schemas)
+        for (path, method), operation in _OPERATIONS.items():
+            document["paths"][path][method].update(operation)
         return document
 
     return openapi

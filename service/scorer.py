@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bundle import Bundle, PairEncoder, Product
-from bundle.text import Row, assemble, padded_length
+from bundle.text import ProductUse, Row, TextUse, assemble, padded_length
 from bundle.verify import Session
 from service.batcher import Bucket, plan_buckets
 from service.errors import Refused
@@ -26,6 +26,7 @@ from service.worker import WorkerPool
 
 Result = TypeVar("Result")
 Groups = Sequence[tuple[str, Sequence[Product]]]
+Uses = Sequence[tuple[TextUse, Sequence[ProductUse]]]
 _FIRST: Final = (-1, 0)  # offloaded work is short and somebody's whole request waits for it
 
 
@@ -34,6 +35,7 @@ class Ranking:
     """All products of a call, best first, and what the call cost.
 
     `logits` are in the order of the request, float32 [n], and not finite where a product has no score.
+    `uses` say for each query and its products how much of their texts was read, if that was asked for.
     """
 
     places: tuple[Place, ...] = ()
@@ -45,14 +47,20 @@ class Ranking:
     tokenize_s: float = 0.0
     queue_s: float = 0.0
     infer_s: float = 0.0
+    measure_s: float = 0.0
+    uses: Uses = ()
 
 
 class Scorer:
-    """Ranks on worker threads; its methods are called on the event loop and do not block it."""
+    """Ranks on worker threads; its methods are called on the event loop and do not block it.
 
-    def __init__(self, bundle: Bundle, pool: WorkerPool) -> None:
+    `precision` is that of the graph which the workers run.
+    """
+
+    def __init__(self, bundle: Bundle, pool: WorkerPool, precision: str) -> None:
         self.bundle = bundle
         self.pool = pool
+        self.precision = precision
         self.encoder = PairEncoder(bundle.files[bundle.manifest.tokenizer], bundle.manifest.text)
         self._numbers = itertools.count()
 
@@ -60,11 +68,14 @@ class Scorer:
         """Rank `products`; cancelling the future drops what has not been started."""
         return self.rank_groups([(query, products)])
 
-    def rank_groups(self, groups: Groups) -> asyncio.Future[Ranking]:
-        """Rank the products of several queries as one list; a place's index counts through all groups."""
+    def rank_groups(self, groups: Groups, *, measured: bool = False) -> asyncio.Future[Ranking]:
+        """Rank the products of several queries as one list; a place's index counts through all groups.
+
+        A ranking that is to be `measured` also says how much of each text was read.
+        """
         future: asyncio.Future[Ranking] = asyncio.get_running_loop().create_future()
-        if any(products for _, products in groups):
-            self.pool.put([_Tokenize(_Call(self, next(self._numbers), future), groups)])
+        if measured or any(products for _, products in groups):
+            self.pool.put([_Tokenize(_Call(self, next(self._numbers), future), groups, measured=measured)])
         else:
             future.set_result(Ranking())
         return future
@@ -87,6 +98,14 @@ class _Call:
         self._lock = threading.Lock()
         self._failed: set[int] = set()
         self._infer_from_s = float("inf")
+        self.uses: Uses = ()
+        self.measure_s = 0.0
+
+    def measure(self, groups: Groups) -> None:
+        """Note, before anything is tokenized for the engine, how much of each text is read."""
+        began_s = time.monotonic()
+        self.uses = [self.scorer.encoder.measure(query, products) for query, products in groups]
+        self.measure_s = time.monotonic() - began_s
 
     def prepare(self, rows: list[Row], buckets: list[Bucket], *, tokenize_from_s: float) -> None:
         """Take over what tokenizing gave."""
@@ -120,6 +139,7 @@ class _Call:
     def _ranking(self) -> Ranking:
         places, unscored = rank_places(self._logits, self._failed, self.scorer.bundle.manifest)
         waited_s = self._tokenize_from_s - self.submitted_s + self._infer_from_s - self._tokenized_s
+        waited_s -= self.measure_s
         return Ranking(
             places=places,
             logits=self._logits,
@@ -130,21 +150,29 @@ class _Call:
             tokenize_s=self._tokenized_s - self._tokenize_from_s,
             queue_s=waited_s,
             infer_s=time.monotonic() - self._infer_from_s,
+            measure_s=self.measure_s,
+            uses=self.uses,
         )
 
 
 class _Tokenize:
     """Turns texts into rows, and rows into buckets for the pool."""
 
-    def __init__(self, call: _Call, groups: Groups) -> None:
+    def __init__(self, call: _Call, groups: Groups, *, measured: bool) -> None:
         self.order = (call.number, 0)
         self._call = call
         self._groups = groups
+        self._measured = measured
 
     def wanted(self) -> bool:
         return not self._call.future.done()
 
     def run(self, session: Session) -> None:  # noqa: ARG002  a job that needs none
+        if self._measured:
+            self._call.measure(self._groups)
+            if not any(products for _, products in self._groups):
+                _hand_over(self._call.future, Ranking(uses=self._call.uses, measure_s=self._call.measure_s))
+                return
         began_s = time.monotonic()
         scorer = self._call.scorer
         rows: list[Row] = []

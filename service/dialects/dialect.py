@@ -44,12 +44,13 @@ class Scored:
 class Ask:
     """A request in any dialect: each query with its products, and how its answer is written.
 
-    `model` is the model that it insists on, if any.
+    `model` is the model that it insists on, if any; `measured` asks how much of each text is read.
     """
 
     groups: Sequence[tuple[str, Sequence[Product]]]
     answer: Callable[[Scored], bytes]
     model: str | None = None
+    measured: bool = False
 
 
 @dataclass(frozen=True, slots=True)

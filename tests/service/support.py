@@ -69,7 +69,7 @@ def fake_scorer(root: Path, *sessions: FakeSession, metrics: Metrics | None = No
         on_drop=counted.dropped.inc,
         on_error=lambda error: counted.worker_errors.inc(),  # noqa: ARG005
     )
-    return Scorer(read_bundle(root, "tiny"), pool)
+    return Scorer(read_bundle(root, "tiny"), pool, "fp32")
 
 
 def fake_app(root: Path, *sessions: FakeSession, **settings: object) -> FastAPI:

@@ -8,9 +8,10 @@ import msgspec
 import pytest
 
 from service.errors import Reason
+from service.models import Model
 from service.openapi import ELSEWHERE
 from service.schema import RerankAnswer, RerankRequest
-from tests.service.support import Served
+from tests.service.support import JSON, Served, exchange
 
 SNAPSHOT = Path(__file__).parent / "openapi.json"
 
@@ -53,14 +54,38 @@ def test_the_examples_are_true(document: Any, served: Served) -> None:
     assert set(served.post(next(iter(content["examples"].values()))["value"]).json) == set(answer)
 
 
-def test_every_status_of_the_route_is_documented(document: Any) -> None:
+@pytest.mark.parametrize("path", ["/v1/rerank", "/v1/explain"])
+def test_every_status_of_the_route_is_documented(document: Any, path: str) -> None:
     """The route lists each status that it may answer, with its codes."""
-    responses = document["paths"]["/v1/rerank"]["post"]["responses"]
+    responses = document["paths"][path]["post"]["responses"]
 
     for reason in Reason:
         if reason not in ELSEWHERE:
             assert reason.code in responses[str(reason.status)]["description"]
     assert "HTTPValidationError" not in document["components"]["schemas"]
+
+
+def test_the_facts_of_a_model_are_described(document: Any, served: Served) -> None:
+    """The schema of a model has the keys of the answer, and its own page lists its 404."""
+    routes = document["paths"]
+    schema = routes["/v1/models/{model}"]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
+    described = document["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
+
+    assert set(described["properties"]) == set(served.get("/v1/models/tiny").json) == set(Model.model_fields)
+    assert "model_not_found" in routes["/v1/models/{model}"]["get"]["responses"]["404"]["description"]
+    assert {"/v1/rerank", "/v1/explain", "/v1/models", "/v1/models/{model}"} <= set(routes)
+
+
+def test_an_explanation_is_described(document: Any, served: Served) -> None:
+    """The schema of an explanation has the keys of the answer, and of each of its documents."""
+    schemas = document["components"]["schemas"]
+    body = json.dumps({"query": "mug", "documents": [{"id": 1, "title": "mug"}]}).encode()
+    told = served.run(exchange(served.app, "POST", "/v1/explain", body, JSON)).json
+
+    assert set(schemas["ExplainAnswer"]["properties"]) == set(told)
+    assert set(schemas["DocumentExplained"]["properties"]) == set(told["documents"][0])
+    assert set(schemas["TextExplained"]["properties"]) == set(told["query"])
+    assert set(schemas["MicroTimings"]["properties"]) == set(told["timings_us"])
 
 
 def test_the_docs_page_shows_it(served: Served) -> None:

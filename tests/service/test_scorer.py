@@ -78,6 +78,44 @@ def test_no_products_need_no_worker(tiny_bundle: Path) -> None:
     assert session.runs == []
 
 
+def test_a_measured_ranking_is_the_same_and_tells_more(tiny_bundle: Path) -> None:
+    """Places and cost are those of a plain ranking; the counts of tokens come with it."""
+    scorer = fake_scorer(tiny_bundle, FakeSession(), FakeSession())
+    groups = [("red shoe", PRODUCTS[:5]), ("mug", PRODUCTS[5:])]
+
+    async def work() -> tuple[Ranking, Ranking]:
+        return await scorer.rank_groups(groups), await scorer.rank_groups(groups, measured=True)
+
+    plain, measured = _with(scorer, work)
+
+    assert (plain.places, plain.tokens, plain.truncated) == (
+        measured.places,
+        measured.tokens,
+        measured.truncated,
+    )
+    assert ((), 0.0) == (plain.uses, plain.measure_s)
+    assert [5, len(PRODUCTS) - 5] == [len(uses) for _, uses in measured.uses]
+    assert measured.tokens == sum(use.tokens for _, uses in measured.uses for use in uses)
+    assert measured.measure_s > 0
+    assert measured.queue_s >= 0
+
+
+def test_no_products_are_measured_without_a_run(tiny_bundle: Path) -> None:
+    """The query of an empty list is counted, and the engine is left alone."""
+    session = FakeSession()
+    scorer = fake_scorer(tiny_bundle, session)
+
+    async def work() -> Ranking:
+        return await scorer.rank_groups([("red shoe", [])], measured=True)
+
+    ranking = _with(scorer, work)
+
+    ((query, products),) = ranking.uses
+    assert (2, []) == (query.tokens, products)
+    assert () == ranking.places
+    assert session.runs == []
+
+
 def test_a_nonfinite_logit_costs_its_own_row_only(tiny_bundle: Path) -> None:
     """A NaN out of the engine leaves that product unscored; all others score as without it."""
     clean = _by_index(_rank(fake_scorer(tiny_bundle, FakeSession())))
