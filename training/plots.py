@@ -54,15 +54,16 @@ def intervals(rows: Sequence[tuple[str, float, float, float]], xlabel: str) -> s
 
 
 def frontier(lines: Mapping[str, Sequence[tuple[float, float, str]]], xlabel: str, ylabel: str) -> str:
-    """Named points of quality (y) over latency (x, logarithmic), one line per precision."""
+    """Named points of quality (y) over latency (x, logarithmic), one colour per precision."""
     figure = Figure(INCHES, layout="constrained")
     axes = figure.subplots()
     for colour, (name, points) in zip(COLOURS, lines.items(), strict=False):
-        x, y, _ = zip(*sorted(points), strict=True)
-        axes.plot(x, y, marker="o", color=colour, label=name)
+        x, y, _ = zip(*points, strict=True)
+        axes.scatter(x, y, color=colour, label=name)
         for each in points:
             axes.annotate(each[2], each[:2], xytext=(4, 4), textcoords="offset points", fontsize="x-small")
     axes.set_xscale("log")
+    axes.margins(x=0.18)  # room for the last name
     axes.set_xlabel(xlabel)
     axes.set_ylabel(ylabel)
     axes.grid(alpha=0.3)

@@ -34,8 +34,8 @@ from training.study import load_study, student_scores
 
 METRICS = ("ndcg@10", "ndcg", "pair accuracy")
 Row = dict[str, Any]  # of quality.json
-
-WORST = 8  # lists shown in the error analysis, per data set
+BRACKETS = "Brackets are 95 % bootstrap intervals over lists."
+WORST = 8  # lists of the error analysis, per data set
 
 
 class ShownRecipe(Section):
@@ -53,6 +53,7 @@ class ReportRecipe(Section):
     """What the report shows and where it goes."""
 
     title: str
+    text: str = Field("", description="what stands below the title: how and where the figures were made")
     recipe: str
     html: str
     markdown: str
@@ -94,13 +95,13 @@ def run_report(path: Path, overrides: Sequence[str], weights: Mapping[str, str])
     ]
     parts += [_calibration(run, lists, logits)]
     Path(told.html).parent.mkdir(parents=True, exist_ok=True)
-    Path(told.html).write_text(page(told.title, parts, _errors(lists, logits)), encoding="utf-8")
+    Path(told.html).write_text(page(told, parts, _errors(lists, logits)), encoding="utf-8")
     figures = _write_figures(parts, Path(told.figures)) if told.figures else {}
     beside = {
         part: [os.path.relpath(file, Path(told.markdown).parent) for file in files]
         for part, files in figures.items()
     }
-    Path(told.markdown).write_text(markdown(told.title, parts, beside), encoding="utf-8")
+    Path(told.markdown).write_text(markdown(told, parts, beside), encoding="utf-8")
 
 
 def _write_figures(parts: Sequence[Part], folder: Path) -> dict[str, list[Path]]:
@@ -160,7 +161,8 @@ def _study(shown: ShownRecipe, rows: Sequence[Row], lists: Sequence[JudgedList],
                 else _cell(paired_interval(left, right, sizes, resamples=told.resamples), signed=True)
             )
         table.append(line)
-    text = f"{shown.text} Means over {seeds} seeds; differences are paired with {reference.name}.".strip()
+    over = "One seed" if seeds == 1 else f"Means over {seeds} seeds"
+    text = f"{shown.text} {over}; differences are paired with {reference.name}.".strip()
     drawn = []
     if shown.kind == "scaling":
         drawn = [
@@ -259,9 +261,9 @@ def _cell(interval: Interval, *, signed: bool = False) -> str:
     return f"{number(interval.value)} [{number(interval.low)}, {number(interval.high)}]"
 
 
-def markdown(title: str, parts: Sequence[Part], figures: Mapping[str, Sequence[str]]) -> str:
+def markdown(told: ReportRecipe, parts: Sequence[Part], figures: Mapping[str, Sequence[str]]) -> str:
     """The tables, and the plots as images: part's title -> paths from the Markdown's folder."""
-    out = [f"# {title}", "", "Brackets are 95 % bootstrap intervals over lists.", ""]
+    out = [f"# {told.title}", "", told.text, "", BRACKETS, ""]
     for part in parts:
         images = [f"![{part.title}]({file})" for file in figures.get(part.title, ())]
         if images and not part.table:
@@ -280,7 +282,7 @@ td, th { border-bottom: 1px solid #ddd; padding: .25rem .6rem; text-align: left;
 figure { display: inline-block; margin: .5rem 1rem .5rem 0 } svg { max-width: 100%; height: auto }"""
 
 
-def page(title: str, parts: Sequence[Part], tail: str) -> str:
+def page(told: ReportRecipe, parts: Sequence[Part], tail: str) -> str:
     """One page with everything in it: no script, no link, no other file."""
     body = []
     for part in parts:
@@ -291,8 +293,8 @@ def page(title: str, parts: Sequence[Part], tail: str) -> str:
             lines = ["".join(f"<th>{html.escape(cell)}</th>" for cell in head)]
             lines += ["".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in rows]
             body.append("<table>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>")
-    name = html.escape(title)
+    name, text = html.escape(told.title), html.escape(told.text)
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{name}</title><style>{STYLE}</style></head>'
-        f"<body><h1>{name}</h1><p>Brackets are 95 % bootstrap intervals over lists.</p>{''.join(body)}{tail}</body></html>\n"
+        f"<body><h1>{name}</h1><p>{text}</p><p>{BRACKETS}</p>{''.join(body)}{tail}</body></html>\n"
     )
