@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 from safetensors.torch import load_model, save_model
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import BertModel
 
 from bundle.text import PairEncoder
@@ -32,7 +32,7 @@ from training.reduce import StateDistance
 from training.stages import StageError
 from training.student import Student
 from training.student_sections import DistilRecipe
-from training.trainer import Chunked, EarlyStop, Fitted, fit
+from training.trainer import Chunked, EarlyStop, Fitted, Loss, fit
 
 if TYPE_CHECKING:
     from training.stages import Context, Metrics
@@ -84,17 +84,34 @@ def train(
 
     With `recipe.patience` it is measured on `lists` at each checkpoint, and the best one is kept.
     """
+    stop = EarlyStop(_ndcg_on(made, lists), recipe.patience) if recipe.patience else None
+    loss = partial(student_loss, recipe=recipe)
+    return _fit(made.model, made, groups, loss, recipe, scratch=scratch, seed=seed, stop=stop)
+
+
+def _fit(
+    model: nn.Module,
+    made: Student,
+    groups: Sequence[Group] | GroupStream,
+    loss: Loss,
+    recipe: DistilRecipe,
+    *,
+    scratch: Path,
+    seed: int,
+    stop: EarlyStop | None = None,
+) -> Fitted:
+    """Train `model`, which is the student or holds its body, on the student's groups."""
     return fit(
-        Chunked(made.model, recipe.chunk),
+        Chunked(model, recipe.chunk),
         groups,
         GroupCollator(made),
-        partial(student_loss, recipe=recipe),
+        loss,
         targets=("teacher", "mask"),
         schedule=recipe,
         batch_items=recipe.queries_per_batch,
         scratch=scratch,
         seed=seed,
-        stop=EarlyStop(_ndcg_on(made, lists), recipe.patience) if recipe.patience else None,
+        stop=stop,
         save_steps=recipe.checkpoint_steps,
         logging_steps=50,
     )
@@ -135,19 +152,8 @@ def align(
         update={"epochs": recipe.align_epochs, "learning_rate": recipe.align_learning_rate}
     )
     layers = recipe.layers or tuple(range(large.config.num_hidden_layers))
-    fitted = fit(
-        Chunked(StateDistance(body, large, layers), recipe.chunk),
-        groups,
-        GroupCollator(made),
-        _mean_distance,
-        targets=("teacher", "mask"),
-        schedule=schedule,
-        batch_items=recipe.queries_per_batch,
-        scratch=scratch / "align",
-        seed=seed,
-        save_steps=recipe.checkpoint_steps,
-        logging_steps=50,
-    )
+    distance = StateDistance(body, large, layers)
+    fitted = _fit(distance, made, groups, _mean_distance, schedule, scratch=scratch / "align", seed=seed)
     save_model(body, part := done.with_suffix(".part"))
     os.replace(part, done)
     shutil.rmtree(scratch / "align")

@@ -17,8 +17,8 @@ from service.dialects.dialect import (
     Dialect,
     Refusal,
     Scored,
+    ask_one,
     best_first,
-    one_query,
     said,
 )
 from service.errors import Reason, Refused
@@ -56,18 +56,16 @@ def parse_v1(body: bytes, limits: Settings) -> Ask:
     """Read a request of version 1."""
     request = decode(_V1, body)
     documents = chosen_fields(request.documents, request.rank_fields)
-    products = one_query(request.query, documents, limits, "documents")
     returned = request.documents if request.return_documents else None
-    return Ask(
-        [(request.query, products)], partial(_answer, top=request.top_n, returned=returned, version="1")
-    )
+    answer = partial(_answer, top=request.top_n, returned=returned, version="1")
+    return ask_one(request.query, documents, limits, answer)
 
 
 def parse_v2(body: bytes, limits: Settings) -> Ask:
     """Read a request of version 2."""
     request = decode(_V2, body)
-    products = one_query(request.query, request.documents, limits, "documents")
-    return Ask([(request.query, products)], partial(_answer, top=request.top_n, returned=None, version="2"))
+    answer = partial(_answer, top=request.top_n, returned=None, version="2")
+    return ask_one(request.query, request.documents, limits, answer)
 
 
 def chosen_fields(documents: Sequence[str | Map], rank_fields: Sequence[str] | None) -> list[str | Document]:

@@ -67,6 +67,17 @@ def one_query(query: str, documents: Sequence[str | Document], limits: Settings,
     return to_products(documents, limits, name)
 
 
+def ask_one(
+    query: str,
+    documents: Sequence[str | Document],
+    limits: Settings,
+    answer: Callable[[Scored], bytes],
+    name: str = "documents",
+) -> Ask:
+    """Return one query and its documents, which stand under `name`, as a request to score."""
+    return Ask([(query, one_query(query, documents, limits, name))], answer)
+
+
 def paired(
     queries: Sequence[str], texts: Sequence[str], limits: Settings, names: tuple[str, str]
 ) -> list[tuple[str, list[Product]]]:

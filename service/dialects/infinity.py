@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from service.dialects.dialect import Ask, AtLeastOne, Dialect, Refusal, Scored, best_first, one_query, said
+from service.dialects.dialect import Ask, AtLeastOne, Dialect, Refusal, Scored, ask_one, best_first, said
 from service.errors import Reason
 from service.schema import decode
 from service.settings import Settings
@@ -32,8 +32,7 @@ _REQUEST: Final = msgspec.json.Decoder(Request)
 def parse(body: bytes, limits: Settings) -> Ask:
     """Read a request."""
     request = decode(_REQUEST, body)
-    products = one_query(request.query, request.documents, limits, "documents")
-    return Ask([(request.query, products)], partial(_answer, request))
+    return ask_one(request.query, request.documents, limits, partial(_answer, request))
 
 
 def _answer(request: Request, scored: Scored) -> bytes:

@@ -17,8 +17,8 @@ from service.dialects.dialect import (
     Refusal,
     Scored,
     as_object,
+    ask_one,
     best_first,
-    one_query,
     said,
 )
 from service.errors import Reason
@@ -41,8 +41,7 @@ _REQUEST: Final = msgspec.json.Decoder(Request)
 def parse(body: bytes, limits: Settings) -> Ask:
     """Read a request."""
     request = decode(_REQUEST, body)
-    products = one_query(request.query, request.documents, limits, "documents")
-    return Ask([(request.query, products)], partial(_answer, request))
+    return ask_one(request.query, request.documents, limits, partial(_answer, request))
 
 
 def _answer(request: Request, scored: Scored) -> bytes:

@@ -18,10 +18,10 @@ from service.dialects.dialect import (
     Dialect,
     Refusal,
     Scored,
+    ask_one,
     best_first,
     decimal,
     finite_logits,
-    one_query,
     paired,
     said,
 )
@@ -65,8 +65,7 @@ def parse_rerank(body: bytes, limits: Settings) -> Ask:
     name, texts = ("texts", request.texts) if request.texts is not None else ("documents", request.documents)
     if texts is None:
         raise Refused(Reason.MISSING_DOCUMENTS)
-    products = one_query(request.query, texts, limits, name)
-    return Ask([(request.query, products)], partial(_answer_rerank, request, texts))
+    return ask_one(request.query, texts, limits, partial(_answer_rerank, request, texts), name)
 
 
 def _answer_rerank(request: RerankRequest, texts: Sequence[str], scored: Scored) -> bytes:

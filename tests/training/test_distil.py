@@ -145,14 +145,14 @@ def test_only_pointwise_losses_keep_a_product_alone() -> None:
     assert groups_of(rows, Dealing(6), seed=0) == []
 
 
-def test_resumed_training_ends_where_an_uninterrupted_one_does(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def train_until_killed(
+    parted: Student,
+    groups: list[Group] | GroupStream,
+    recipe: DistilRecipe,
+    scratch: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A run killed after its first checkpoint and started again ends with the very same weights."""
-    groups = groups_of(labelled(8), Dealing(6), seed=0)
-    recipe = RECIPE.model_copy(update={"epochs": 3.0, "checkpoint_steps": 4})
-    whole, parted, again = (made()[0] for _ in range(3))
-    train(whole, groups, recipe, tmp_path / "whole", seed=1)
+    """Train, and be killed at the seventh batch."""
     collate, batches = GroupCollator.__call__, []
 
     def killed(self: GroupCollator, batch: list[Group]) -> dict:
@@ -164,7 +164,18 @@ def test_resumed_training_ends_where_an_uninterrupted_one_does(
     with monkeypatch.context() as patched:
         patched.setattr(GroupCollator, "__call__", killed)
         with pytest.raises(KeyboardInterrupt):
-            train(parted, groups, recipe, tmp_path / "parted", seed=1)
+            train(parted, groups, recipe, scratch, seed=1)
+
+
+def test_resumed_training_ends_where_an_uninterrupted_one_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run killed after its first checkpoint and started again ends with the very same weights."""
+    groups = groups_of(labelled(8), Dealing(6), seed=0)
+    recipe = RECIPE.model_copy(update={"epochs": 3.0, "checkpoint_steps": 4})
+    whole, parted, again = (made()[0] for _ in range(3))
+    train(whole, groups, recipe, tmp_path / "whole", seed=1)
+    train_until_killed(parted, groups, recipe, tmp_path / "parted", monkeypatch)
     train(again, groups, recipe, tmp_path / "parted", seed=1)
 
     assert not torch.equal(parted.model.classifier.weight, whole.model.classifier.weight)
@@ -299,18 +310,7 @@ def test_a_streamed_training_resumes_where_it_was_killed(
 
     whole, parted, again = (made()[0] for _ in range(3))
     train(whole, stream(), recipe, tmp_path / "whole", seed=1)
-    collate, batches = GroupCollator.__call__, []
-
-    def killed(self: GroupCollator, batch: list[Group]) -> dict:
-        batches.append(batch)
-        if len(batches) == 7:
-            raise KeyboardInterrupt
-        return collate(self, batch)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(GroupCollator, "__call__", killed)
-        with pytest.raises(KeyboardInterrupt):
-            train(parted, stream(), recipe, tmp_path / "parted", seed=1)
+    train_until_killed(parted, stream(), recipe, tmp_path / "parted", monkeypatch)
     train(again, stream(), recipe, tmp_path / "parted", seed=1)
 
     for name, value in whole.model.state_dict().items():
