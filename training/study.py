@@ -1,7 +1,7 @@
-"""Train the student many times, one choice changed at a time, and measure each on the held-out lists.
+"""Train the student, or the teacher, many times, one choice changed at a time, and measure each on the held-out lists.
 
-Knows a finished run's labels, variants and seeds; does not know what the figures are for.
-Invariant: a variant changes the student alone, so that all variants learn from the same labels.
+Knows a finished run's data and labels, variants and seeds; does not know what the figures are for.
+Invariant: a variant changes the trained model alone, so that all variants learn from the same labels.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
-from training import distil, student
+from training import distil, student, teacher
 from training.lists import JudgedList, by_list, encode_lists, rankable, read_lists
 from training.recipe import Recipe, RecipeError, load_recipe, load_table
 from training.sections import Section
@@ -31,20 +31,24 @@ from training.stages import Context, Run, StageError, commit, said, swap
 from training.student import Student
 
 RESULT, SCORES = "result.json", "scores.parquet"
-CHANGEABLE = ("distil.", "text.")
+CHANGEABLE: Final = {"distil": ("distil", "text"), "teacher": ("teacher",)}
+"""The sections of a recipe that say how each is trained."""
 
 
 class VariantRecipe(Section):
     """One choice of a study: a name and what it changes in the base recipe."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")
-    set: tuple[str, ...] = Field((), description="section.key=value, of [distil] and [text] alone")
+    set: tuple[str, ...] = Field((), description="section.key=value, of the sections that may vary")
 
 
 class StudyRecipe(Section):
-    """Students trained from one run's labels, every variant with every seed."""
+    """Students or teachers trained from one run's labels, every variant with every seed."""
 
-    recipe: str = Field(description="the base recipe; its run must have finished the labels")
+    recipe: str = Field(description="the base recipe; its run must have finished what the stage reads")
+    stage: Literal["distil", "teacher"] = Field(
+        "distil", description="what is trained: distil varies [distil] and [text], teacher varies [teacher]"
+    )
     dir: str
     seeds: tuple[int, ...] = Field(min_length=1)
     set: tuple[str, ...] = Field((), description="what every variant changes, before its own changes")
@@ -55,11 +59,13 @@ class StudyRecipe(Section):
 def load_study(path: Path) -> StudyRecipe:
     """Read a study; RecipeError names the file and what is wrong in it."""
     study = load_table(path, "study", StudyRecipe)
+    sections = CHANGEABLE[study.stage]
     for variant in study.variants:
-        wrong = [change for change in (*study.set, *variant.set) if not change.startswith(CHANGEABLE)]
+        changes = (*study.set, *variant.set)
+        wrong = [change for change in changes if change.partition(".")[0] not in sections]
         if wrong:
             raise RecipeError(
-                f"{path}: variant {variant.name} sets {wrong[0]!r}; only distil and text may vary"
+                f"{path}: variant {variant.name} sets {wrong[0]!r}; only {' and '.join(sections)} may vary"
             )
     names = [variant.name for variant in study.variants]
     if len(set(names)) != len(names):
@@ -74,7 +80,7 @@ def run_study(path: Path, overrides: Sequence[str], weights: Mapping[str, str]) 
     """
     study = load_study(path)
     base = Run(load_recipe(Path(study.recipe), overrides), weights)
-    for stage in base.reads("distil"):
+    for stage in base.reads(study.stage):
         if not base.is_current(stage):
             raise StageError(
                 f"stage {stage} of {study.recipe} is missing or out of date: run it before the study"
@@ -85,11 +91,10 @@ def run_study(path: Path, overrides: Sequence[str], weights: Mapping[str, str]) 
             _train(base, recipe, study, variant, seed)
 
 
-def _key(base: Run, recipe: Recipe, seed: int) -> str:
+def _key(base: Run, recipe: Recipe, stage: str, seed: int) -> str:
     told = {
-        "distil": said(recipe.distil),
-        "text": said(recipe.text),
-        "labels": {stage: base.key(stage) for stage in base.reads("distil")},
+        **{section: said(getattr(recipe, section)) for section in CHANGEABLE[stage]},
+        "labels": {read: base.key(read) for read in base.reads(stage)},
         "seed": seed,
     }
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
@@ -97,7 +102,7 @@ def _key(base: Run, recipe: Recipe, seed: int) -> str:
 
 def _train(base: Run, recipe: Recipe, study: StudyRecipe, variant: VariantRecipe, seed: int) -> None:
     folder = Path(study.dir) / variant.name / f"seed-{seed}"
-    key = _key(base, recipe, seed)
+    key = _key(base, recipe, study.stage, seed)
     if (folder / RESULT).is_file() and json.loads((folder / RESULT).read_text())["key"] == key:
         return
     scratch = Path(study.dir) / ".scratch" / key[:12]
@@ -108,7 +113,8 @@ def _train(base: Run, recipe: Recipe, study: StudyRecipe, variant: VariantRecipe
     if recipe.run.threads:
         torch.set_num_threads(recipe.run.threads)
     started = time.monotonic()
-    metrics = distil.run(Context(recipe, part, scratch, seed, base))
+    stage = distil if study.stage == "distil" else teacher
+    metrics = stage.run(Context(recipe, part, scratch, seed, base))
     told = {
         "variant": variant.name,
         "set": [*study.set, *variant.set],
@@ -118,7 +124,8 @@ def _train(base: Run, recipe: Recipe, study: StudyRecipe, variant: VariantRecipe
         "seconds": round(time.monotonic() - started, 1),
         "metrics": dict(metrics),
     }
-    pq.write_table(held_out_scores(part, base, recipe), part / SCORES, compression="zstd")
+    if study.stage == "distil":
+        pq.write_table(held_out_scores(part, base, recipe), part / SCORES, compression="zstd")
     if not study.keep_students:
         for made in (*part.glob("*.safetensors"), part / "tokenizer.json"):
             made.unlink()

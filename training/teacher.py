@@ -159,7 +159,7 @@ def training_rows(pairs: Sequence[Row], judged: Sequence[Row], recipe: TeacherRe
     rows = [row | {"weight": 1.0} for row in pairs if row["split"] == "train"]
     if recipe.targets == "hard":
         rows = [row | {"target": float(row["target"] >= 1.0)} for row in rows]
-    if judged:
+    if judged and recipe.judge_weight:
         targets = calibrate_judge(judged)
         rows += [
             row | {"target": float(target), "weight": recipe.judge_weight}
@@ -225,7 +225,7 @@ def run(context: Context) -> Metrics:
         len(LABELS),
     )
     (context.out / "calibration.json").write_text(calibration.model_dump_json() + "\n", encoding="utf-8")
-    return {"train_pairs": len(rows), **_held_out_figures(context, context.out / "scores.parquet")}
+    return {"pairs": len(rows), **_held_out_figures(context, context.out / "scores.parquet")}
 
 
 def _held_out_figures(context: Context, scores: Path) -> dict[str, float]:

@@ -75,6 +75,36 @@ def test_every_variant_is_trained_with_every_seed_and_once(
     assert command(path, labelled) == 0
 
 
+def test_a_study_of_teachers_trains_teachers(labelled: Path, tmp_path: Path) -> None:
+    """Each variant is fine-tuned by the same pairs, has the scores of all held-out lists, and leaves no weights."""
+    variants = """stage = 'teacher'
+[[study.variants]]
+name = "soft"
+[[study.variants]]
+name = "hard"
+set = ["teacher.targets=hard"]
+"""
+    path = write(tmp_path / "study.toml", variants, seeds="[1]")
+
+    assert command(path, labelled) == 0
+    folders = [tmp_path / "out" / name / "seed-1" for name in ("soft", "hard")]
+    pairs = [json.loads((folder / "result.json").read_text())["metrics"]["pairs"] for folder in folders]
+    tables = [pq.read_table(folder / "scores.parquet") for folder in folders]
+
+    assert pairs[0] == pairs[1] > 0
+    assert tables[0]["product_id"] == tables[1]["product_id"]
+    assert set(tables[0]["split"].to_pylist()) == {"validation", "test"}
+    assert tables[0]["score"] != tables[1]["score"]
+    assert not list((tmp_path / "out").rglob("*.safetensors"))
+
+
+def test_a_study_varies_what_it_trains_alone(tmp_path: Path) -> None:
+    """A study of teachers changes no student, and says which sections it may change."""
+    variants = "stage = 'teacher'\n[[study.variants]]\nname = 'x'\nset = ['distil.epochs=1']\n"
+    with pytest.raises(RecipeError, match="only teacher may vary"):
+        study.load_study(write(tmp_path / "study.toml", variants))
+
+
 def test_a_study_needs_its_labels(labelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Without the base run's labels one line says which stage to run."""
     run = Path(shutil.copytree(labelled, tmp_path / "run"))
