@@ -32,6 +32,7 @@ ENV PYTHONDONTWRITEBYTECODE=1 \
     SHELFRANK_HOST=0.0.0.0 \
     SHELFRANK_PORT=8000
 USER 10001:10001
+# The admin port, 9000, stays on the container's loopback until SHELFRANK_ADMIN_HOST says otherwise.
 EXPOSE 8000
 # Ready means: the bundle is verified and requests are taken. Failing before that is expected during start-up.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --retries=3 \

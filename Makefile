@@ -13,7 +13,7 @@ export PYTHON
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  %-8s %s\n", $$1, $$2 }' Makefile
 
-serve: ## run the service with the default bundle on 127.0.0.1:8000
+serve: ## run the service with the default bundle on 127.0.0.1:8000, its metrics on :9000
 	@requirements/install .venv requirements/serve.lock
 	@exec .venv/bin/python -m service $(ARGS)
 

@@ -77,7 +77,7 @@ def summarise(
     """
     answered = [sample for sample in samples if sample.status == 200]
     latencies_ms = [(sample.done_s - sample.due_s) * 1_000 for sample in answered]
-    full_ms = [(sample.done_s - sample.due_s) * 1_000 for sample in answered if sample.is_full]
+    full_ms = [(sample.done_s - sample.due_s) * 1_000 for sample in answered if sample.share == 1.0]
     lateness_ms = [(sample.sent_s - sample.due_s) * 1_000 for sample in samples]
     return Figures(
         products=products,
@@ -165,12 +165,12 @@ async def _measure_size(
     rate = min(MAX_RATE, max(MIN_RATE, wanted))
     print(f"{size} products: capacity {capacity:.1f}/s, driven at {rate:.1f}/s", file=sys.stderr, flush=True)
     due_times = poisson_times(rate, options.duration_s, options.max_requests, rng)
-    samples = await open_loop(pool, payloads, due_times, _is_full)
+    samples = await open_loop(pool, payloads, due_times, _full_or_nothing)
     return summarise(samples, products=size, rate=rate, capacity=capacity or None, goal_ms=options.goal_ms)
 
 
-def _is_full(body: bytes) -> bool:
-    return b'"degraded":null' in body
+def _full_or_nothing(body: bytes) -> float:
+    return float(b'"degraded":null' in body)
 
 
 async def _check_first_answer(pool: Pool, payload: bytes, size: int) -> None:

@@ -40,14 +40,15 @@ class Answer:
 class Sample:
     """One request of a run: when it was due, and what came of it, in seconds of the monotonic clock.
 
-    `is_full` is the caller's verdict on the body; bodies are not kept, a long run has too many.
+    `share` is the caller's verdict on the body, from 0 for useless to 1 for full; bodies are not kept, a long run has too
+    many.
     """
 
     due_s: float
     sent_s: float
     done_s: float
     status: int
-    is_full: bool
+    share: float
 
 
 class Connection(asyncio.Protocol):
@@ -169,7 +170,7 @@ def poisson_times(rate: float, duration_s: float, max_requests: int, rng: random
 
 
 async def open_loop(
-    pool: Pool, payloads: Sequence[bytes], due_times: Sequence[float], is_full: Callable[[bytes], bool]
+    pool: Pool, payloads: Sequence[bytes], due_times: Sequence[float], share_of: Callable[[bytes], float]
 ) -> list[Sample]:
     """Send one request at each due time, whatever became of the earlier ones."""
     loop = asyncio.get_running_loop()
@@ -177,7 +178,7 @@ async def open_loop(
 
     async def send(due_s: float, payload: bytes) -> Sample:
         answer = await pool.send(payload)
-        return Sample(due_s, answer.sent_s, answer.done_s, answer.status, is_full(answer.body))
+        return Sample(due_s, answer.sent_s, answer.done_s, answer.status, share_of(answer.body))
 
     tasks = []
     for number, offset_s in enumerate(due_times):

@@ -172,6 +172,30 @@ class Golden(_Record):
     tolerance: Annotated[float, Field(gt=0)]
 
 
+class ScoreReference(_Record):
+    """What the model makes of a sample of pairs, told in `sample`: live traffic is compared with it.
+
+    `scores` counts the pairs in so many equal bins over [0, 1], the last of which holds 1 itself.
+    `classes` counts them by their most probable class, in the order of the labels.
+    `truncated` is the share of pairs that lost text, `unknown` that of tokens without a piece in the vocabulary,
+    which is absent if the tokenizer has no token for them.
+    """
+
+    sample: Text
+    precision: Precision
+    pairs: Annotated[int, Field(gt=0)]
+    scores: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=2, max_length=100)]
+    classes: tuple[Annotated[int, Field(ge=0)], ...]
+    truncated: Ratio
+    unknown: Ratio | None = None
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> Self:
+        if sum(self.scores) != self.pairs or sum(self.classes) != self.pairs:
+            raise ValueError("the counts of scores and of classes are not those of all pairs")
+        return self
+
+
 class Provenance(_Record):
     """Where the model comes from; `created` is an ISO 8601 time in UTC."""
 
@@ -205,6 +229,7 @@ class Manifest(_Record):
     golden: Golden
     provenance: Provenance
     gates: dict[str, float]
+    reference: ScoreReference | None = None
 
     def graph(self, precision: str | None = None) -> GraphSpec:
         """Return the graph of a precision, the default one if none is given; KeyError if absent."""
@@ -223,6 +248,8 @@ class Manifest(_Record):
             raise ValueError("graphs need distinct precisions, the default one among them")
         if len(self.calibration.thresholds) != len(self.labels) - 1:
             raise ValueError("calibration needs one threshold fewer than there are labels")
+        if self.reference is not None and len(self.reference.classes) != len(self.labels):
+            raise ValueError("the reference needs one count for each label")
         if any(low.gain > high.gain for low, high in pairwise(self.labels)):
             raise ValueError("labels are not in ascending order of gain")
         if len({label.name for label in self.labels}) != len(self.labels):
@@ -233,8 +260,11 @@ class Manifest(_Record):
 
 
 def dump_manifest(manifest: Manifest) -> bytes:
-    """Return the canonical bytes: JSON with sorted keys, no spaces, UTF-8, one final newline."""
-    document = manifest.model_dump(mode="json")
+    """Return the canonical bytes: JSON with sorted keys, no spaces, UTF-8, one final newline.
+
+    What is None is left out, so a manifest without an optional part is written as before that part was known.
+    """
+    document = manifest.model_dump(mode="json", exclude_none=True)
     text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return text.encode() + b"\n"
 

@@ -18,6 +18,7 @@ from tokenizers.models import Unigram
 
 from bundle.errors import TextContractMismatch, TokenizerInvalid, VocabularyMismatch
 from bundle.manifest import PairTemplate, TextContract
+from bundle.packed import FieldIds, PayloadLayout, text_key
 
 TEXT_VERSION: Final = 1
 LENGTH_STEP: Final = 8
@@ -35,6 +36,18 @@ class Product:
     bullets: str = ""
     description: str = ""
     text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """A product as `PairEncoder.pack` made it; the fields of `overrides` that are not empty replace its own."""
+
+    payload: bytes
+    overrides: Product | None = None
+
+
+Piece = tuple[int, int, bool]
+"""A text in a batch to tokenize: its place there, its limit of tokens, and whether characters were clipped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,29 +122,38 @@ class PairEncoder:
         tokenizer.encode_special_tokens = True  # a "[SEP]" in a title is text, it must not forge a separator
         self._tokenizer = tokenizer
         self._contract = contract
+        self._layout = PayloadLayout(contract)
         self._unknown_id = _unknown_id(tokenizer, tokenizer_json)
+        self.text_key: Final = text_key(tokenizer_json, contract)
 
-    def encode(self, query: str, products: Sequence[Product]) -> list[Row]:
-        """Return one row per product, in order.
+    def pack(self, products: Sequence[Product]) -> list[bytes]:
+        """Return what `encode` needs of each product, tokenized; valid under this `text_key` alone."""
+        places: dict[str, int] = {}
+        pieces = [self._pieces(product, places) for product in products]
+        encodings = self._tokenizer.encode_batch_fast(list(places), add_special_tokens=False)
+        tokens = [encoding.ids for encoding in encodings]
+        return [self._layout.pack([_field_ids(piece, tokens) for piece in texts]) for texts in pieces]
+
+    def packed_tokens(self, payload: bytes) -> int:
+        """Return how many tokens a payload holds, without reading it; a row has room for that many at most."""
+        return self._layout.count(payload)
+
+    def encode(self, query: str, products: Sequence[Product | Packed]) -> list[Row]:
+        """Return one row per product, in order; a packed product gives the row of the texts it was packed from.
 
         A product that does not fit loses tokens from its end, so the last fields go first; the query
-        loses none beyond its own limit. Lone surrogates are read as U+FFFD.
+        loses none beyond its own limit. Lone surrogates are read as U+FFFD. ValueError if a payload is none.
         """
         contract, template = self._contract, self._contract.template
         tokens, query_cut, pieces = self._tokenize(query, products)
         query_ids = tokens[0][: contract.query_max_tokens]
         query_cut = query_cut or len(tokens[0]) > len(query_ids)
-        head = [*template.prefix, *query_ids, *template.middle]
+        head = (*template.prefix, *query_ids, *template.middle)
         room = contract.max_length - len(head) - len(template.suffix)
         rows = []
-        for product_pieces, product_cut in pieces:
-            body: list[int] = []
-            cut = query_cut or product_cut
-            for place, limit in product_pieces:
-                ids = tokens[place]
-                cut = cut or len(ids) > limit
-                body += ids[:limit]
-            cut = cut or len(body) > room
+        for product, texts in zip(products, pieces, strict=True):
+            body, cut = self._body(product, texts, tokens)
+            cut = query_cut or cut or len(body) > room
             rows.append(Row((*head, *body[:room], *template.suffix), len(head), cut))
         return rows
 
@@ -144,17 +166,24 @@ class PairEncoder:
         query_use = self._use("query", tokens[0], limit, room=limit, over_chars=over_chars)
         fixed = len(template.prefix) + len(template.middle) + len(template.suffix)
         uses = []
-        for product, (product_pieces, _) in zip(products, pieces, strict=True):
+        for product, texts in zip(products, pieces, strict=True):
             row_tokens = fixed + query_use.tokens
             fields = []
-            given = (field for field in contract.fields if getattr(product, field.name))
-            for field, (place, limit) in zip(given, product_pieces, strict=True):
+            for field, piece in zip(contract.fields, texts, strict=True):
+                if piece is None:
+                    continue
+                place, limit, _ = piece
                 over_chars = max(0, len(getattr(product, field.name)) - field.max_chars)
                 room = contract.max_length - row_tokens
                 fields.append(self._use(field.name, tokens[place], limit, room=room, over_chars=over_chars))
                 row_tokens += fields[-1].tokens
             uses.append(ProductUse(tuple(fields), row_tokens))
         return query_use, uses
+
+    def count_unknown(self, rows: Sequence[Row]) -> int | None:
+        """Return how many tokens of the rows stand for text that the vocabulary lacks, None if it cannot say."""
+        unknown_id = self._unknown_id
+        return None if unknown_id is None else sum(row.ids.count(unknown_id) for row in rows)
 
     def _use(self, name: str, ids: Sequence[int], limit: int, *, room: int, over_chars: int) -> TextUse:
         """Count what a text's limit leaves of its tokens, and what the room in the row leaves of those."""
@@ -164,26 +193,47 @@ class PairEncoder:
         return TextUse(name, len(read), unknown, len(ids) - allowed, allowed - len(read), over_chars)
 
     def _tokenize(
-        self, query: str, products: Sequence[Product]
-    ) -> tuple[list[list[int]], bool, list[tuple[list[tuple[int, int]], bool]]]:
+        self, query: str, products: Sequence[Product | Packed]
+    ) -> tuple[list[list[int]], bool, list[list[Piece | None]]]:
         """Return the tokens of every distinct text, the query's first, whether it was clipped, and `_pieces`."""
         clipped_query, query_cut = _clip(query, self._contract.query_max_chars)
         places: dict[str, int] = {clipped_query: 0}  # every distinct text is tokenized once
-        pieces = [self._pieces(product, places) for product in products]
+        pieces = [
+            self._pieces(product.overrides if isinstance(product, Packed) else product, places)
+            for product in products
+        ]
         encodings = self._tokenizer.encode_batch_fast(list(places), add_special_tokens=False)
         return [encoding.ids for encoding in encodings], query_cut, pieces
 
-    def _pieces(self, product: Product, places: dict[str, int]) -> tuple[list[tuple[int, int]], bool]:
-        """Give each text of a product a place in the batch: [(place, token limit)], was clipped."""
-        pieces: list[tuple[int, int]] = []
-        cut = False
+    def _pieces(self, product: Product | None, places: dict[str, int]) -> list[Piece | None]:
+        """Give each text of a product a place in the batch; None for a field of the contract that it lacks."""
+        pieces: list[Piece | None] = []
+        if product is None:
+            return pieces
         for field in self._contract.fields:
             text: str = getattr(product, field.name)
             if text:
                 clipped, was_cut = _clip(text, field.max_chars)
-                pieces.append((places.setdefault(clipped, len(places)), field.max_tokens))
-                cut = cut or was_cut
-        return pieces, cut
+                pieces.append((places.setdefault(clipped, len(places)), field.max_tokens, was_cut))
+            else:
+                pieces.append(None)
+        return pieces
+
+    def _body(
+        self, product: Product | Packed, texts: Sequence[Piece | None], tokens: Sequence[Sequence[int]]
+    ) -> tuple[Sequence[int], bool]:
+        """Return the ids of all fields of a product, and whether text of any was cut off."""
+        if isinstance(product, Packed):
+            if product.overrides is None:
+                return self._layout.read(product.payload)
+            stored = self._layout.read_fields(product.payload)
+            fields = [
+                kept if piece is None else _field_ids(piece, tokens)
+                for kept, piece in zip(stored, texts, strict=True)
+            ]
+        else:
+            fields = [_field_ids(piece, tokens) for piece in texts]
+        return [*chain.from_iterable(ids for ids, _ in fields)], any(cut for _, cut in fields)
 
 
 def padded_length(tokens: int, max_length: int) -> int:
@@ -227,6 +277,15 @@ def _clip(text: str, max_chars: int) -> tuple[str, bool]:
     if not clipped.isascii():
         clipped = _SURROGATE.sub("\ufffd", clipped)
     return clipped, len(text) > max_chars
+
+
+def _field_ids(piece: Piece | None, tokens: Sequence[Sequence[int]]) -> FieldIds:
+    """Return the ids of a field's text within its limit, and whether any of it was cut off."""
+    if piece is None:
+        return (), False
+    place, limit, was_cut = piece
+    ids = tokens[place]
+    return ids[:limit], was_cut or len(ids) > limit
 
 
 def _unknown_id(tokenizer: Tokenizer, tokenizer_json: bytes) -> int | None:

@@ -24,11 +24,21 @@ def create_app(settings: "Settings | None" = None) -> "FastAPI":
     Reads the settings from the environment if none are given.
     Raises SettingsError, BundleError or EngineError; nothing is served in that case.
     """
-    from service.boot import load_scorer  # here, because these imports are what makes the package heavy
-    from service.http import build_app
+    from service.boot import (
+        build_scorer,
+        load_model,
+    )  # here, because these imports are what makes the package heavy
+    from service.http import API_VERSION, build_app
     from service.metrics import Metrics
-    from service.settings import load_settings
+    from service.options import load_settings
+    from service.tracing import open_tracing
+    from service.versions import Version, Versions
 
     settings = settings or load_settings([])
     metrics = Metrics()
-    return build_app(settings, load_scorer(settings, metrics), metrics)
+    versions = Versions(
+        Version(load_model(settings.bundle, settings), settings.bundle),
+        [Version(load_model(name, settings), name) for name in settings.other_bundles],
+    )
+    tracing = open_tracing(settings, API_VERSION)
+    return build_app(settings, versions, build_scorer(settings, metrics), metrics, tracing)

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 import msgspec
 from msgspec import UNSET, Raw
 
-from service.ranking import DECIMALS, Place
+from service.call import Ranking
+from service.ranking import Place, decimal
 from service.schema import Document, Query, RerankAnswer, Result, Timings, Usage
-from service.scorer import Ranking
 
 
 def encode_answer(  # noqa: PLR0913, PLR0917  each is one field of the answer
@@ -26,7 +26,9 @@ def encode_answer(  # noqa: PLR0913, PLR0917  each is one field of the answer
         results=[_result(place, query) for place in ranking.places[: query.top_n]],
         degraded=ranking.unscored.reason,
         coverage=1.0 - ranking.unscored.total / documents if documents else 1.0,
-        usage=Usage(documents=documents, tokens=ranking.tokens, truncated=ranking.truncated),
+        usage=Usage(
+            documents=documents, tokens=ranking.tokens, truncated=ranking.truncated, cached=ranking.cached
+        ),
         timings_ms=Timings(**{stage: round(seconds * 1000, 3) for stage, seconds in times_s.items()}),
     )
     return msgspec.json.encode(answer)
@@ -38,7 +40,7 @@ def _result(place: Place, query: Query) -> Result:
     return Result(
         index=place.index,
         id=UNSET if fields.id is None else fields.id,
-        relevance_score=Raw(f"{place.score:.{DECIMALS}f}".encode()),
+        relevance_score=Raw(decimal(place.score)),
         label=place.label,
         document=fields if query.return_documents else UNSET,
     )

@@ -1,9 +1,10 @@
 """The handlers: reads a request in any dialect, has it scored, and writes the answer.
 
-Knows requests and responses, admission and the scorer; does not know paths, tokens or any API's shapes.
+Knows requests and responses, terms, admission and the scorer; does not know paths, tokens or any API's shapes.
 Invariant: any request gets an answer of the documented shapes, and an error tells a code, never the input.
 """
 
+import asyncio
 import time
 from collections.abc import Callable
 from functools import partial
@@ -11,48 +12,62 @@ from typing import Final, TypeVar
 
 import msgspec
 from fastapi import Request, Response
-from prometheus_client import generate_latest
-from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from service.admission import Admission, predict_tokens
+from service.account import Account
+from service.budget import Terms, settle, tenant_of
+from service.call import Ranking
 from service.dialects import kserve, shared
 from service.dialects.dialect import Ask, Dialect, Scored
-from service.edge import JsonResponse, error_response, trace_of
+from service.edge import JsonResponse, trace_of
 from service.errors import Reason, Refused
 from service.explain import explain_limits, parse_explain
 from service.guard import read_body, unless_gone
 from service.lifecycle import Lifecycle, State
-from service.logs import event
 from service.metrics import Metrics
-from service.models import ModelList, describe_model, to_json
-from service.schema import parse_request, text_chars
-from service.scorer import Ranking, Scorer
+from service.models import to_json
+from service.opinions import SecondOpinions
+from service.ranker import Ranker
+from service.schema import parse_request
+from service.scorer import Scorer
 from service.settings import Settings
+from service.versions import Version, Versions
 
 Result = TypeVar("Result")
 LOOP_PARSE_BYTES: Final = 65_536  # parsed within 0.1 ms; a larger body goes to a worker
 SPOKEN: Final = "shelfrank.dialect"  # where in a scope it stands how to refuse
+RECEIVED: Final = "shelfrank.received_s"  # where in a scope it stands when its body was complete
+TENANT: Final = "shelfrank.tenant"  # where in a scope it stands whose key a request came with
 JSON_BYTES: Final = "inference-header-content-length"
 
 
 class Api:
     """The handlers of one application."""
 
-    def __init__(self, settings: Settings, scorer: Scorer, metrics: Metrics, lifecycle: Lifecycle) -> None:
+    def __init__(  # noqa: PLR0913  each is one part of the application
+        self,
+        settings: Settings,
+        versions: Versions,
+        scorer: Scorer,
+        metrics: Metrics,
+        *,
+        ranker: Ranker,
+        account: Account,
+        opinions: SecondOpinions,
+        lifecycle: Lifecycle,
+    ) -> None:
         self._settings = settings
+        self._versions = versions
         self._scorer = scorer
+        self._ranker = ranker
         self._metrics = metrics
+        self._account = account
+        self._opinions = opinions
         self._lifecycle = lifecycle
-        self._admission = Admission(settings.queue_tokens)
-        manifest = scorer.bundle.manifest
-        facts = describe_model(scorer.bundle, scorer.precision)
-        self._model, self._facts = facts.id, to_json(facts)
-        self._list = to_json(ModelList(data=(facts,)))
         self._explain_limits = explain_limits(settings)
-        self._model_names = {None, manifest.name, self._model}
         metrics.watch(
-            queue_tokens=lambda: self._admission.held_tokens,
-            ready=lambda: self._is_ready,
+            queue_tokens=lambda: scorer.admission.held_tokens,
+            queue_seconds=lambda: scorer.pool.backlog_s,
+            ready=lambda: lifecycle.is_ready,
             workers=lambda: scorer.pool.alive,
         )
 
@@ -86,24 +101,24 @@ class Api:
             return await self._answer(ask, request)
 
     async def models(self) -> Response:
-        """List the model that is served, with all that its bundle says about it."""
-        return JsonResponse(self._list)
+        """List the models that are served, with all that their bundles say about them."""
+        return JsonResponse(self._versions.listed())
 
     async def model(self, request: Request) -> Response:
         """Say what the bundle says about one model."""
-        self._check_model(request)
-        return JsonResponse(self._facts)
+        return JsonResponse(to_json(self._versions.facts(self._version(request))))
 
     async def infer(self, request: Request) -> Response:
         """Score the pairs of two tensors."""
         with self._metrics.in_flight.track_inprogress():
-            self._check_model(request)
+            version = self._version(request)
             length = request.headers.get(JSON_BYTES)
             if length is not None and not (length.isascii() and length.isdigit() and len(length) <= 18):
                 raise Refused(Reason.INVALID_FIELD)
             body = await self._read(request, None, typed=False)
             parse = partial(kserve.parse_infer, json_bytes=None if length is None else int(length))
-            return await self._answer(await self._parse(parse, body, request), request)
+            ask = await self._parse(parse, body, request)
+            return await self._answer(ask, request, version)
 
     async def server_metadata(self, request: Request) -> Response:
         """Say what this server is, as the Open Inference Protocol asks."""
@@ -111,17 +126,17 @@ class Api:
 
     async def model_metadata(self, request: Request) -> Response:
         """Say what the model reads and writes, as the Open Inference Protocol asks."""
-        self._check_model(request)
-        return JsonResponse(msgspec.json.encode(kserve.model_metadata(self._scorer.bundle.manifest)))
+        manifest = self._version(request).model.bundle.manifest
+        return JsonResponse(msgspec.json.encode(kserve.model_metadata(manifest)))
 
     async def model_ready(self, request: Request) -> Response:
         """Say whether the model can be asked."""
-        self._check_model(request)
+        self._version(request)
         return await self.ready(request)
 
     async def ready(self, request: Request) -> Response:  # noqa: ARG002  as the other handlers
         """Say whether requests should be sent here, as the Open Inference Protocol does."""
-        if not self._is_ready:
+        if not self._lifecycle.is_ready:
             raise Refused(Reason.NOT_READY)
         return JsonResponse(b'{"ready":true}')
 
@@ -129,42 +144,25 @@ class Api:
         """Say that the event loop turns, as the Open Inference Protocol does."""
         return JsonResponse(b'{"live":true}')
 
-    async def livez(self) -> Response:
-        """Say that the event loop turns."""
-        return JsonResponse(b'{"status":"alive"}')
-
-    async def readyz(self, request: Request) -> Response:
-        """Say whether requests should be sent here: 503 while starting or draining, or if a worker died."""
-        if not self._is_ready:
-            return error_response(Reason.NOT_READY, trace_of(request).id)
-        return JsonResponse(b'{"status":"ready"}')
-
-    async def metrics(self) -> Response:
-        """Give the metrics in Prometheus's text format."""
-        return Response(generate_latest(self._metrics.registry), media_type=CONTENT_TYPE_LATEST)
-
     async def info(self) -> Response:
         """Say what is served here."""
-        manifest = self._scorer.bundle.manifest
+        facts = self._versions.stable.facts
         about = {
             "service": "shelfrank",
-            "model": self._model,
-            "bundle": self._scorer.bundle.id,
-            "labels": [label.name for label in manifest.labels],
+            "model": facts.id,
+            "bundle": facts.bundle,
+            "labels": [label.name for label in facts.labels],
             "max_documents": self._settings.max_documents,
         }
         return JsonResponse(msgspec.json.encode(about))
 
-    @property
-    def _is_ready(self) -> bool:
-        pool = self._scorer.pool
-        return self._lifecycle.state is State.READY and pool.alive == pool.size
-
-    def _check_model(self, request: Request) -> None:
-        manifest = self._scorer.bundle.manifest
-        named = request.path_params["model"] in self._model_names
-        if not named or request.path_params.get("version", manifest.version) != manifest.version:
+    def _version(self, request: Request) -> Version:
+        """Return the model that a path names, with its version or without."""
+        version = self._versions.named(request.path_params["model"])
+        wanted = request.path_params.get("version")
+        if version is None or wanted not in {None, version.facts.version}:
             raise Refused(Reason.MODEL_NOT_FOUND)
+        return version
 
     async def _read(
         self, request: Request, tell: Callable[[bytes], Dialect] | None, *, typed: bool = True
@@ -174,11 +172,15 @@ class Api:
             raise Refused(Reason.NOT_READY)
         limit = self._settings.max_body_bytes
         body = await read_body(request.scope["headers"], request.receive, limit, typed=typed)
-        if self._admission.full:
+        request.scope[RECEIVED] = time.monotonic()
+        if self._scorer.admission.is_full(self._tenant(request)):
             if tell is not None and len(body) <= LOOP_PARSE_BYTES:
                 request.scope[SPOKEN] = tell(body).refuse
             raise Refused(Reason.OVERLOADED)
         return body
+
+    def _tenant(self, request: Request) -> str:
+        return tenant_of(request.headers, request.scope.get(TENANT), self._settings)
 
     async def _parse(
         self, parse: Callable[[bytes, Settings], Result], body: bytes, request: Request
@@ -188,65 +190,51 @@ class Api:
             return parse(body, self._settings)
         return await unless_gone(self._scorer.offload(lambda: parse(body, self._settings)), request.receive)
 
-    async def _answer(self, ask: Ask, request: Request) -> Response:
-        """Have a request scored and write its answer."""
-        if ask.model not in self._model_names:
+    async def _answer(self, ask: Ask, request: Request, version: Version | None = None) -> Response:
+        """Have a request scored by a model, or by the one that it is for, and write its answer."""
+        version = version or self._versions.chosen(ask.model, ask.groups[0][0] if ask.groups else "")
+        if version is None:
             raise Refused(Reason.MODEL_NOT_FOUND, ("model",))
-        parsed_s = time.monotonic()
-        ranking = await self._rank(ask, request)
         trace = trace_of(request)
-        times = {
-            "parse": parsed_s - trace.started_s,
+        terms = settle(ask.wish, request.headers, self._tenant(request), trace.started_s, self._settings)
+        received_s: float = request.scope[RECEIVED]
+        parsed_s = time.monotonic()
+        ranking = await self._rank(ask, version, terms, request)
+        ranked_s = time.monotonic()
+        times_s = {
+            "receive": received_s - trace.started_s,
+            "parse": parsed_s - received_s,
             "tokenize": ranking.tokenize_s,
             "queue": ranking.queue_s,
             "infer": ranking.infer_s,
-            "total": time.monotonic() - trace.started_s,
+            "total": ranked_s - trace.started_s,
         }
-        self._count(ranking, times)
-        event(
-            "ranked",
-            id=trace.id,
-            documents=len(ranking.places),
-            tokens=ranking.tokens,
-            degraded=ranking.unscored.reason,
-            queue_ms=round(ranking.queue_s * 1000, 3),
-            infer_ms=round(ranking.infer_s * 1000, 3),
-            total_ms=round(times["total"] * 1000, 3),
+        bundle = version.model.bundle
+        body = ask.answer(
+            Scored(
+                id=trace.id,
+                model=version.facts.id,
+                bundle=bundle.id,
+                manifest=bundle.manifest,
+                ranking=ranking,
+                times_s=times_s,
+                created_s=int(time.time()),
+            )
         )
-        bundle = self._scorer.bundle
-        scored = Scored(
-            id=trace.id,
-            model=self._model,
-            bundle=bundle.id,
-            manifest=bundle.manifest,
-            ranking=ranking,
-            times_s=times,
-            created_s=int(time.time()),
+        written_s = time.monotonic()
+        times_s |= {"respond": written_s - ranked_s, "total": written_s - trace.started_s}
+        self._account.answered(
+            trace, request.headers, terms=terms, version=version, ranking=ranking, times_s=times_s
         )
+        self._opinions.answered(version, ask.groups, ranking)
         headers = {"x-degraded": ranking.unscored.reason} if ranking.unscored.reason else None
-        return JsonResponse(ask.answer(scored), headers=headers)
+        return JsonResponse(body, headers=headers)
 
-    async def _rank(self, ask: Ask, request: Request) -> Ranking:
-        longest = self._scorer.bundle.manifest.text.max_length
-        tokens = sum(
-            predict_tokens(len(query), text_chars(products), longest) for query, products in ask.groups
-        )
-        if not self._admission.admit(tokens):
-            raise Refused(Reason.OVERLOADED)
-        try:
-            ranking = self._scorer.rank_groups(ask.groups, measured=ask.measured)
-            return await unless_gone(ranking, request.receive)
-        finally:
-            self._admission.release(tokens)
-
-    def _count(self, ranking: Ranking, times: dict[str, float]) -> None:
-        metrics = self._metrics
-        for stage, seconds in times.items():
-            metrics.stage_seconds.labels(stage).observe(seconds)
-        metrics.request_documents.observe(len(ranking.places))
-        metrics.documents.inc(len(ranking.places))
-        metrics.tokens.inc(ranking.tokens)
-        metrics.padding_tokens.inc(ranking.padding_tokens)
-        metrics.truncated.inc(ranking.truncated)
-        metrics.unscored.labels("nonfinite").inc(ranking.unscored.nonfinite)
-        metrics.unscored.labels("engine").inc(ranking.unscored.engine)
+    async def _rank(self, ask: Ask, version: Version, terms: Terms, request: Request) -> Ranking:
+        work = self._ranker.rank(version.model, ask.groups, terms, measured=ask.measured)
+        ranking = await unless_gone(asyncio.ensure_future(work), request.receive)
+        unscored = ranking.unscored
+        if terms.on_failure == "error" and unscored.failed:
+            late = unscored.deadline == unscored.failed
+            raise Refused(Reason.DEADLINE if late else Reason.UNSCORED)
+        return ranking

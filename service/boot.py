@@ -6,39 +6,87 @@ Invariant: what is returned has read, verified and warmed up its bundle; its thr
 
 import logging
 import time
+from dataclasses import dataclass
+from pathlib import Path
 
 from bundle import read_bundle
+from service.admission import Admission
+from service.cache import ScoreCache
+from service.catalogue import Catalogue
 from service.cpus import usable_cpus
-from service.engine import open_sessions, pick_precision
+from service.engine import measure_runs, open_sessions, pick_precision
 from service.logs import event
 from service.metrics import Metrics
+from service.model import ServedModel
+from service.ranker import Ranker
 from service.scorer import Scorer
 from service.settings import Settings
+from service.shared_cache import SharedCache, open_shared_cache
 from service.worker import WorkerPool
 
 
-def load_scorer(settings: Settings, metrics: Metrics) -> Scorer:
-    """Read and verify the bundle and open a session for each worker; BundleError or EngineError."""
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """What is open while the service runs; None where the settings ask for none."""
+
+    shared: SharedCache | None
+    catalogue: Catalogue | None
+
+
+def workers_of(settings: Settings) -> int:
+    """Return how many threads compute: as set, or one on cuda, or one for each CPU of the quota."""
+    return settings.workers or (1 if settings.device == "cuda" else usable_cpus())
+
+
+def load_model(name: str, settings: Settings) -> ServedModel:
+    """Read and verify a bundle, open a session for each worker and time it; BundleError or EngineError."""
     began_s = time.monotonic()
-    bundle = read_bundle(settings.models_root, settings.bundle)
+    bundle = read_bundle(settings.models_root, name)
     precision = pick_precision(settings.precision, settings.device, bundle.manifest)
-    workers = settings.workers or (1 if settings.device == "cuda" else usable_cpus())
+    workers = workers_of(settings)
     sessions = open_sessions(bundle, precision=precision, device=settings.device, workers=workers)
-
-    def on_error(error: Exception) -> None:
-        metrics.worker_errors.inc()
-        event("worker_error", logging.ERROR, kind=type(error).__name__)
-
-    manifest = bundle.manifest
-    metrics.model_info.labels(manifest.name, manifest.version, bundle.id, precision, settings.device).set(1)
+    model = ServedModel(bundle, precision, settings.device, sessions)
+    for tokens, rows, seconds in measure_runs(sessions[0], model.longest):
+        model.costs.observe(tokens, rows, seconds)
     event(
         "loaded",
-        model=f"{manifest.name}@{manifest.version}",
+        model=model.id,
         bundle=bundle.id,
         precision=precision,
         device=settings.device,
         workers=workers,
         seconds=round(time.monotonic() - began_s, 3),
     )
-    pool = WorkerPool(sessions, on_drop=metrics.dropped.inc, on_error=on_error)
-    return Scorer(bundle, pool, precision)
+    return model
+
+
+def open_ranker(settings: Settings, scorer: Scorer, metrics: Metrics) -> tuple[Ranker, Stores]:
+    """Return the ranker on what the settings give it; CatalogueError or SettingsError if a part cannot be used."""
+    cache = ScoreCache(settings.cache_bytes, settings.cache_ttl_s) if settings.cache_bytes else None
+    shared = None
+    url = settings.cache_url.get_secret_value()
+    if url and cache is not None:
+        timeout_s = settings.cache_timeout_ms / 1_000
+        shared = open_shared_cache(url, timeout_s=timeout_s, ttl_s=settings.cache_ttl_s)
+    if cache is not None:
+        metrics.cache.watch(cache, None if shared is None else shared.counts)
+    catalogue = None
+    if settings.catalogue:
+        catalogue = Catalogue(Path(settings.catalogue), settings.catalogue_max_bytes)
+        metrics.catalogue.watch(products=catalogue.count, size_bytes=catalogue.size_bytes)
+    ranker = Ranker(
+        scorer, cache=cache, shared=shared, catalogue=catalogue, catalogue_meter=metrics.catalogue
+    )
+    return ranker, Stores(shared, catalogue)
+
+
+def build_scorer(settings: Settings, metrics: Metrics) -> Scorer:
+    """Return the scorer on its pool of workers, which do not run yet."""
+
+    def on_error(error: Exception) -> None:
+        metrics.worker_errors.inc()
+        event("worker_error", logging.ERROR, kind=type(error).__name__)
+
+    weights = settings.tenant_weights
+    pool = WorkerPool(workers_of(settings), weights, on_drop=metrics.dropped.inc, on_error=on_error)
+    return Scorer(pool, Admission(settings.queue_tokens, weights))

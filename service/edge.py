@@ -25,12 +25,15 @@ from service.schema import ErrorAnswer
 
 REQUEST_ID: Final = b"x-request-id"
 _ACCEPTED_ID: Final = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+FIRST_BYTE: Final = (
+    "shelfrank.first_byte_s"  # where in a scope the server notes when the request's first byte came
+)
 _SCOPE_KEY: Final = "shelfrank.trace"
 
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """Id and start of a request, the latter in monotonic seconds."""
+    """Id and start of a request, the latter in monotonic seconds: its first byte, if the server noted when that came."""
 
     id: str
     started_s: float
@@ -71,7 +74,8 @@ class Edge:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        trace = scope[_SCOPE_KEY] = Trace(_request_id(scope), time.monotonic())
+        started_s: float = scope.get(FIRST_BYTE) or time.monotonic()
+        trace = scope[_SCOPE_KEY] = Trace(_request_id(scope), started_s)
         status = 0
 
         async def send_with_id(message: Message) -> None:

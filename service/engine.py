@@ -4,7 +4,9 @@ Knows the runtime and its devices; does not know texts, scores or requests.
 Invariant: a session runs where the settings say, and only after the bundle's golden rows passed on it.
 """
 
-from collections.abc import Mapping, Sequence
+import itertools
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Final, Literal
 
@@ -23,6 +25,7 @@ Device = Literal["cpu", "cuda"]
 _PROVIDERS: Final = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 _DTYPES: Final = {"tensor(int64)": "int64", "tensor(float)": "float32"}
 _WARM_ROWS: Final = (1, 4, 16)
+_TIMED_RUNS: Final = 3
 _ERRORS_ONLY: Final = 3
 
 
@@ -120,12 +123,29 @@ def _single_rows_differ(session: OrtSession, bundle: Bundle) -> bool:
     return False
 
 
+def measure_runs(session: OrtSession, max_length: int) -> Iterator[tuple[int, int, float]]:
+    """Time warm runs of several shapes; yield tokens, rows and seconds of each, for a first idea of its costs."""
+    for rows, length in itertools.product(_WARM_ROWS, _lengths(max_length)):
+        feeds = _ones(rows, length)
+        for _ in range(_TIMED_RUNS):
+            began_s = time.monotonic()
+            session.run(feeds)
+            yield rows * length, rows, time.monotonic() - began_s
+
+
 def _warm(session: OrtSession, max_length: int) -> None:
     """Run small and large shapes once, so that the first request does not pay for allocation."""
-    for length in sorted({padded_length(tokens, max_length) for tokens in (8, 24, 48, max_length)}):
-        for rows in _WARM_ROWS:
-            ones = np.ones((rows, length), dtype=np.int64)
-            session.run({"input_ids": ones, "attention_mask": ones, "token_type_ids": np.zeros_like(ones)})
+    for rows, length in itertools.product(_WARM_ROWS, _lengths(max_length)):
+        session.run(_ones(rows, length))
+
+
+def _lengths(max_length: int) -> list[int]:
+    return sorted({padded_length(tokens, max_length) for tokens in (8, 24, 48, max_length)})
+
+
+def _ones(rows: int, length: int) -> dict[str, NDArray[np.int64]]:
+    ones = np.ones((rows, length), dtype=np.int64)
+    return {"input_ids": ones, "attention_mask": ones, "token_type_ids": np.zeros_like(ones)}
 
 
 def _options() -> ort.SessionOptions:

@@ -6,7 +6,9 @@ Invariant: nothing that a client sent is in a message; `loc` holds field names t
     Exception
     ├── Refused        a request was refused; `reason` names a row of the table below
     ├── ClientGone     the client hung up, so there is nobody to answer
-    └── EngineError    the runtime cannot serve this bundle as asked; stops the boot
+    ├── EngineError    the runtime cannot serve this bundle as asked; stops the boot
+    ├── CatalogueError the catalogue of products cannot be opened; stops the boot
+    └── KeyFileError   the file of API keys makes no sense; stops the boot, later it is left aside
 """
 
 from enum import Enum
@@ -16,14 +18,24 @@ class Reason(Enum):
     """Closed code, HTTP status, and what to say."""
 
     MALFORMED_JSON = "malformed_json", 400, "The body is not valid JSON in UTF-8."
+    UNAUTHENTICATED = "unauthenticated", 401, "A valid API key is needed: Authorization: Bearer KEY."
+    ADMIN_LOCKED = (
+        "admin_locked",
+        403,
+        "Admin calls are answered on loopback, or with a valid SHELFRANK_ADMIN_KEY; never to a web page.",
+    )
     NOT_FOUND = "not_found", 404, "There is nothing at this path."
     MODEL_NOT_FOUND = (
         "model_not_found",
         404,
         "This model is not served here; leave model out or see GET /v1/models.",
     )
+    NO_NEWCOMER = "no_newcomer", 404, "There is no model in this role."
+    PRODUCT_NOT_FOUND = "product_not_found", 404, "There is no product of this id in the catalogue."
+    CATALOGUE_OFF = "catalogue_off", 404, "This server keeps no catalogue of products."
     METHOD_NOT_ALLOWED = "method_not_allowed", 405, "This path does not take this method."
     REQUEST_TIMEOUT = "request_timeout", 408, "The request did not arrive in time."
+    LOADING = "loading", 409, "Another bundle is being loaded; try again when that is done."
     BODY_TOO_LARGE = "body_too_large", 413, "The body is larger than this server accepts."
     UNSUPPORTED_MEDIA_TYPE = (
         "unsupported_media_type",
@@ -48,11 +60,18 @@ class Reason(Enum):
         "Queries and documents do not pair up: one to many, or as many of both, are needed.",
     )
     UNSUPPORTED_OPTION = "unsupported_option", 422, "An option asks for what this server cannot give."
-    OVERLOADED = "overloaded", 429, "The queue is full; try again later."
+    OVERLOADED = "overloaded", 429, "There is more to do than time for it; try again later."
     HEADERS_TOO_LARGE = "headers_too_large", 431, "The headers are larger than this server accepts."
     INTERNAL = "internal", 500, "The server failed; its log has the request id."
-    UNSCORED = "unscored", 503, "A text could not be scored, and this answer has no way to say so."
+    UNSCORED = "unscored", 503, "A text could not be scored, and the answer was not to come without it."
     NOT_READY = "not_ready", 503, "The server is starting, draining or broken."
+    CATALOGUE_FAILED = (
+        "catalogue_failed",
+        503,
+        "The catalogue cannot be read or written now; the server's log says why.",
+    )
+    DEADLINE = "deadline", 504, "Not all documents could be scored within the budget."
+    CATALOGUE_FULL = "catalogue_full", 507, "The catalogue is full; delete products or have it made larger."
 
     def __init__(self, code: str, status: int, message: str) -> None:
         self.code = code
@@ -75,3 +94,11 @@ class ClientGone(Exception):
 
 class EngineError(Exception):
     """The runtime cannot serve this bundle as the settings ask."""
+
+
+class CatalogueError(Exception):
+    """The catalogue cannot be opened: not ours, damaged, of another format, or not ours to write."""
+
+
+class KeyFileError(Exception):
+    """The file of API keys cannot be read or makes no sense; the message holds nothing of it."""

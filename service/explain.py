@@ -12,11 +12,10 @@ import msgspec
 import numpy as np
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from bundle import Product
 from bundle.score import class_probabilities
 from bundle.text import ProductUse, TextUse, padded_length
 from service.dialects.dialect import Ask, Scored, decimal
-from service.schema import TEXT_FIELDS, Identifier, Query, Score, Usage, parse_request
+from service.schema import TEXT_FIELDS, Document, Identifier, Query, Score, Usage, parse_request
 from service.settings import Settings
 
 MOST_DOCUMENTS: Final = 100
@@ -64,6 +63,7 @@ class DocumentExplained(Struct, kw_only=True):
 class MicroTimings(Struct):
     """Microseconds spent in each stage."""
 
+    receive: Microseconds
     parse: Microseconds
     measure: Annotated[Microseconds, Meta(description="Counting tokens, which /v1/rerank does not do.")]
     tokenize: Microseconds
@@ -95,7 +95,9 @@ def explain_limits(limits: Settings) -> Settings:
 def parse_explain(body: bytes, limits: Settings) -> Ask:
     """Read the body of a ranking in our own form as a request to explain it; Refused as a ranking is."""
     query = parse_request(body, limits)
-    return Ask([(query.text, query.products)], partial(_answer, query), query.model, measured=True)
+    return Ask(
+        [(query.text, query.products)], partial(_answer, query), query.model, measured=True, wish=query.wish
+    )
 
 
 def _answer(query: Query, scored: Scored) -> bytes:
@@ -111,7 +113,9 @@ def _answer(query: Query, scored: Scored) -> bytes:
         order=[place.index for place in ranking.places[: query.top_n]],
         degraded=ranking.unscored.reason,
         coverage=1.0 - ranking.unscored.total / documents if documents else 1.0,
-        usage=Usage(documents=documents, tokens=ranking.tokens, truncated=ranking.truncated),
+        usage=Usage(
+            documents=documents, tokens=ranking.tokens, truncated=ranking.truncated, cached=ranking.cached
+        ),
         timings_us=_timings({**scored.times_s, "measure": ranking.measure_s}),
     )
     return msgspec.json.encode(answer)
@@ -139,7 +143,7 @@ def _documents(query: Query, uses: Sequence[ProductUse], scored: Scored) -> list
                 label=place.label,
                 probabilities=dict(zip(names, map(decimal, next(rows)), strict=True)) if is_scored else None,
                 fields={field.name: _text(field) for field in use.fields},
-                unread=_unread(query.products[place.index], known),
+                unread=_unread(document, known),
                 clipped=any(field.is_clipped for field in use.fields),
                 unknown=sum(unknown) if len(unknown) == len(use.fields) else None,
                 tokens=use.tokens,
@@ -160,8 +164,11 @@ def _text(use: TextUse) -> TextExplained:
     )
 
 
-def _unread(product: Product, known: Collection[str]) -> list[str]:
-    return [name for name in TEXT_FIELDS if name not in known and getattr(product, name)]
+def _unread(document: str | Document, known: Collection[str]) -> list[str]:
+    given = (
+        {"text"} if isinstance(document, str) else {name for name in TEXT_FIELDS if getattr(document, name)}
+    )
+    return [name for name in TEXT_FIELDS if name in given - set(known)]
 
 
 def _timings(times_s: Mapping[str, float]) -> MicroTimings:

@@ -17,16 +17,27 @@ from service.errors import ClientGone, Reason, Refused
 Result = TypeVar("Result")
 Headers = Iterable[tuple[bytes, bytes]]
 _JSON: Final = re.compile(rb'application/json[ \t]*(?:;[ \t]*charset="?utf-8"?[ \t]*)?', re.IGNORECASE)
+_JSON_OR_LINES: Final = re.compile(
+    rb'application/(?:json|x-ndjson|ndjson|jsonl)[ \t]*(?:;[ \t]*charset="?utf-8"?[ \t]*)?', re.IGNORECASE
+)
 _BYTES: Final = b"application/octet-stream"
 _LENGTH: Final = re.compile(rb"[0-9]{1,18}")
 
 
-async def read_body(headers: Headers, receive: Receive, max_bytes: int, *, typed: bool = True) -> bytes:
+async def read_body(
+    headers: Headers,
+    receive: Receive,
+    max_bytes: int,
+    *,
+    typed: bool = True,
+    lines: bool = False,
+) -> bytes:
     """Return the body of a JSON request; Refused if it is no JSON or too large, ClientGone if cut off.
 
-    A request that need not be `typed` may also have no content type, or that of plain bytes.
+    A request that need not be `typed` may also have no content type, or that of plain bytes; one that may be `lines`
+    may also say that it is one JSON document a line.
     """
-    _check_headers(headers, max_bytes, typed=typed)
+    _check_headers(headers, max_bytes, typed=typed, lines=lines)
     body = bytearray()
     while True:
         message = await receive()
@@ -60,7 +71,7 @@ async def _wait_until_gone(receive: Receive) -> None:
         pass
 
 
-def _check_headers(headers: Headers, max_bytes: int, *, typed: bool) -> None:
+def _check_headers(headers: Headers, max_bytes: int, *, typed: bool, lines: bool) -> None:
     kinds = []
     for name, value in headers:
         if name == b"content-type":
@@ -71,5 +82,6 @@ def _check_headers(headers: Headers, max_bytes: int, *, typed: bool) -> None:
             raise Refused(Reason.BODY_TOO_LARGE)
     if not typed and kinds in ([], [_BYTES]):
         return
-    if len(kinds) != 1 or not _JSON.fullmatch(kinds[0].strip()):
+    known = _JSON_OR_LINES if lines else _JSON
+    if len(kinds) != 1 or not known.fullmatch(kinds[0].strip()):
         raise Refused(Reason.UNSUPPORTED_MEDIA_TYPE)

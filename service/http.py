@@ -7,27 +7,47 @@ Invariant: a refused request is answered in the error shape of the API that it w
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Final
 
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 
+from service.account import Account
+from service.admin import build_admin, health_handlers
 from service.api import SPOKEN, Api
+from service.boot import load_model, open_ranker
 from service.dialects import cohere, jina, kserve, shared, tei, vllm, voyage
 from service.dialects.dialect import Dialect, Refuse
 from service.edge import Edge, JsonResponse, trace_of
 from service.errors import ClientGone, Reason, Refused
-from service.lifecycle import Lifecycle
+from service.keys import KeyRing, Locked
+from service.lifecycle import STUCK, Lifecycle
 from service.logs import event
 from service.metrics import Metrics
 from service.openapi import DESCRIPTION, with_schemas
+from service.opinions import SecondOpinions
+from service.products import ProductsApi
+from service.reload import Rollout
+from service.rollout_api import RolloutApi
 from service.scorer import Scorer
 from service.settings import Settings
+from service.tracing import Tracing
+from service.versions import Versions
+from service.watchdog import Watchdog
 
+API_VERSION: Final = "1"
 STOP_TIMEOUT_S: Final = 5.0
 RETRY_AFTER: Final = {"retry-after": "1"}
 CLIENT_CLOSED_REQUEST: Final = 499  # nobody sees it; it keeps the counts right
 
+CHALLENGE: Final = {"www-authenticate": "Bearer"}
+CORS_HEADERS: Final = (
+    "authorization", "api-key", "content-type", "x-api-key", "x-budget-ms", "x-on-failure", "x-priority", "x-request-id",
+)  # fmt: skip
+
+Refusal = Callable[[Request, Refused, dict[str, str] | None], Response]
 Tell = Callable[[bytes], Dialect]
 # Where other APIs are spoken: how a request is told apart, and how it is refused until it has been.
 FOREIGN: Final[dict[str, tuple[Tell, Refuse]]] = {
@@ -47,20 +67,54 @@ KSERVE: Final = "/v2"
 """Every path of the Open Inference Protocol begins so, and no other path but Cohere's does."""
 
 
-def build_app(settings: Settings, scorer: Scorer, metrics: Metrics) -> FastAPI:
+def build_app(
+    settings: Settings, versions: Versions, scorer: Scorer, metrics: Metrics, tracing: Tracing | None = None
+) -> FastAPI:
     """Return the application; its workers run from start-up to shutdown."""
-    lifecycle = Lifecycle()
+    watchdog = Watchdog(scorer.pool, settings.watchdog_s, metrics)
+    lifecycle = Lifecycle(lambda: watchdog.verdict)
+    ring = KeyRing(Path(settings.api_keys_file), metrics) if settings.api_keys_file else None
+    rollout = Rollout(versions, metrics, lambda directory: load_model(directory, settings))
+    ranker, stores = open_ranker(settings, scorer, metrics)
+    products = ProductsApi(settings, stores.catalogue, versions)
+    opinions = SecondOpinions(
+        settings,
+        versions,
+        metrics,
+        rank=ranker.rank,
+        backlog_s=lambda: scorer.pool.backlog_s,
+        end_canary=rollout.abort,
+    )
+
+    def on_stuck() -> None:
+        if settings.watchdog_exit:
+            lifecycle.drain(STUCK)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:  # noqa: ARG001  as FastAPI calls it
         scorer.pool.start()
         lifecycle.started()
+        watches = [watchdog.watch(on_stuck), rollout.watch(), products.keep_up()]
+        if ring is not None:
+            watches.append(ring.watch())
+        if stores.shared is not None:
+            await stores.shared.connect()
+        watchers = [asyncio.create_task(watch) for watch in watches]
         yield
+        for watcher in watchers:
+            watcher.cancel()
+        opinions.close()
         await asyncio.to_thread(scorer.pool.stop, STOP_TIMEOUT_S)
+        if stores.shared is not None:
+            await stores.shared.close()
+        if stores.catalogue is not None:
+            await asyncio.to_thread(stores.catalogue.close)
+        if tracing is not None:
+            await asyncio.to_thread(tracing.close)
 
     app = FastAPI(
         title="shelfrank",
-        version="1",
+        version=API_VERSION,
         description=DESCRIPTION,
         lifespan=lifespan,
         docs_url="/docs" if settings.docs else None,
@@ -70,21 +124,41 @@ def build_app(settings: Settings, scorer: Scorer, metrics: Metrics) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.lifecycle, app.state.metrics = lifecycle, metrics
-    api = Api(settings, scorer, metrics, lifecycle)
+    app.state.rollout = rollout
+    app.state.admin = build_admin(lifecycle, metrics, routes=RolloutApi(settings, versions, rollout).routes())
+    versions.show(metrics)
+    account = Account(metrics, tracing)
+    api = Api(
+        settings,
+        versions,
+        scorer,
+        metrics,
+        ranker=ranker,
+        account=account,
+        opinions=opinions,
+        lifecycle=lifecycle,
+    )
     app.add_api_route("/v1/rerank", api.rerank, methods=["POST"])
     app.add_api_route("/v1/explain", api.explain, methods=["POST"])
+    for path, handle, method in (
+        ("/v1/products", products.put, "PUT"),
+        ("/v1/products", products.delete_many, "DELETE"),
+        ("/v1/products/{product:path}", products.get, "GET"),
+        ("/v1/products/{product:path}", products.delete, "DELETE"),
+    ):
+        app.add_api_route(path, handle, methods=[method])
+    for path, told in health_handlers(lifecycle).items():
+        app.add_api_route(path, told, methods=["GET"])
     for path, handler in (
-        ("/livez", api.livez),
-        ("/readyz", api.readyz),
-        ("/metrics", api.metrics),
         ("/", api.info),
         ("/v1/models", api.models),
         ("/v1/models/{model}", api.model),
     ):
         app.add_api_route(path, handler, methods=["GET"])
     _add_foreign_routes(app, api)
-    app.add_middleware(Edge, metrics=metrics)
-    _add_error_handlers(app, metrics)
+    refuse = _refusal(metrics)
+    _add_error_handlers(app, refuse)
+    _add_middleware(app, settings, metrics, ring, refuse)
     app.openapi = with_schemas(app.openapi)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
     return app
 
@@ -123,12 +197,40 @@ def _refusing(request: Request) -> Refuse:
     return kserve.refuse if path == KSERVE or path.startswith(KSERVE + "/") else shared.refuse
 
 
-def _add_error_handlers(app: FastAPI, metrics: Metrics) -> None:
+def _refusal(metrics: Metrics) -> Refusal:
+    """Return what counts a refusal and answers it in the dialect of its request."""
+
     def answer(request: Request, refusal: Refused, headers: dict[str, str] | None) -> Response:
         metrics.rejected.labels(refusal.reason.code).inc()
         status, body = _refusing(request)(refusal.reason, refusal.loc, trace_of(request).id)
         return JsonResponse(body, status_code=status, headers=headers)
 
+    return answer
+
+
+def _add_middleware(
+    app: FastAPI, settings: Settings, metrics: Metrics, ring: KeyRing | None, refuse: Refusal
+) -> None:
+    """Put the layers around the application, the innermost first; a preflight request carries no key."""
+
+    def refuse_unknown(request: Request) -> Response:
+        event("refused", id=trace_of(request).id, reason=Reason.UNAUTHENTICATED.code)
+        return refuse(request, Refused(Reason.UNAUTHENTICATED), CHALLENGE)
+
+    if ring is not None:
+        app.add_middleware(Locked, ring=ring, refuse=refuse_unknown)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins.split(","),
+            allow_methods=["GET", "POST"],
+            allow_headers=CORS_HEADERS,
+            expose_headers=["x-request-id", "x-degraded", "retry-after"],
+        )
+    app.add_middleware(Edge, metrics=metrics)
+
+
+def _add_error_handlers(app: FastAPI, answer: Refusal) -> None:
     async def refused(request: Request, error: Exception) -> Response:
         assert isinstance(error, Refused)
         event("refused", id=trace_of(request).id, reason=error.reason.code)

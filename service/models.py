@@ -1,7 +1,7 @@
 """PURE. Says what is served: the bundle's own facts, listed as clients of OpenAI's API list models.
 
-Knows a bundle's manifest and which of its graphs runs; does not know requests.
-Invariant: every fact is the manifest's, and no name of a file is among them.
+Knows a bundle's manifest, which of its graphs runs and in which role; does not know requests.
+Invariant: every other fact is the manifest's, and no name of a file is among them.
 """
 
 import datetime as dt
@@ -22,6 +22,9 @@ from bundle.manifest import (
     TensorSpec,
     TextContract,
 )
+
+Role = Literal["stable", "canary", "shadow", "named"]
+"""Who is answered by a model: all who name none, a share of them, nobody (it only ranks beside), those who name it."""
 
 
 class _Facts(BaseModel):
@@ -53,6 +56,7 @@ class Model(_Facts):
     object: Literal["model"] = "model"
     created: int = Field(description="Unix time of the bundle in seconds; 0 if it does not say.")
     owned_by: Literal["shelfrank"] = "shelfrank"
+    role: Role = Field(description="Who gets it: all, a share, nobody, or only those who name it.")
     name: str
     version: str
     bundle: str = Field(description="Short id of the bundle, as every answer gives it.")
@@ -75,12 +79,13 @@ class ModelList(_Facts):
     data: tuple[Model, ...]
 
 
-def describe_model(bundle: Bundle, precision: str) -> Model:
-    """Return the facts of a bundle of which the graph of `precision` is served."""
+def describe_model(bundle: Bundle, precision: str, role: Role = "stable") -> Model:
+    """Return the facts of a bundle of which the graph of `precision` is served in a role."""
     manifest = bundle.manifest
     return Model(
         id=f"{manifest.name}@{manifest.version}",
         created=_unix_time(manifest.provenance.created),
+        role=role,
         name=manifest.name,
         version=manifest.version,
         bundle=bundle.id,

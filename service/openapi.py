@@ -40,12 +40,15 @@ _ANSWERED: Final = {
     "results": [{"index": 0, "id": "B01", "relevance_score": 0.931204, "label": "exact"}],
     "degraded": None,
     "coverage": 1.0,
-    "usage": {"documents": 2, "tokens": 41, "truncated": 0},
-    "timings_ms": {"parse": 0.2, "tokenize": 0.3, "queue": 0.1, "infer": 1.4, "total": 2.3},
+    "usage": {"documents": 2, "tokens": 41, "truncated": 0, "cached": 0},
+    "timings_ms": {"receive": 0.1, "parse": 0.1, "tokenize": 0.3, "queue": 0.1, "infer": 1.4, "total": 2.3},
 }
 ELSEWHERE: Final = {  # reasons that only other routes have
-    Reason.NOT_FOUND,
+    Reason.ADMIN_LOCKED,
+    Reason.LOADING,
     Reason.METHOD_NOT_ALLOWED,
+    Reason.NO_NEWCOMER,
+    Reason.NOT_FOUND,
     Reason.UNPAIRED_TEXTS,
     Reason.UNSUPPORTED_OPTION,
     Reason.UNSCORED,

@@ -1,11 +1,13 @@
 """PURE. Turns the logits of a request into an order of its products.
 
 Knows calibration and labels; does not know time, threads or texts.
-Invariant: every product has exactly one place, scored ones first, by the score as it is printed.
+Invariant: every product has exactly one place and a score above 0; scored ones come first, by the score as it is
+printed, then the others in the order of the request, with scores below any that is computed and still falling.
 """
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from enum import IntEnum
 from typing import Final
 
 import numpy as np
@@ -15,11 +17,29 @@ from bundle import Manifest
 from bundle.score import class_probabilities, label_names, relevance
 
 DECIMALS: Final = 6
+LEAST: Final = 10.0**-DECIMALS
+"""The smallest score that is computed: what scores less was not scored."""
+
+_FALLING_DECIMALS: Final = 2 * DECIMALS  # enough for 10,000 distinct scores below the least
+
+
+class Cause(IntEnum):
+    """Why a product has no score, the gravest first; 0 stands for one that has."""
+
+    SCORED = 0
+    ENGINE = 1
+    NONFINITE = 2
+    DEADLINE = 3
+    OVERLOAD = 4
+    UNKNOWN_ID = 5
+
+
+Causes = NDArray[np.int8]
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """One product of a ranking; one that could not be scored has score 0 and no label."""
+    """One product of a ranking; one that was not scored has no label."""
 
     index: int
     score: float
@@ -28,39 +48,62 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Unscored:
-    """How many products got no score, by cause."""
+    """How many products got no score, by cause, the gravest first."""
 
-    nonfinite: int
-    engine: int
+    engine: int = 0
+    nonfinite: int = 0
+    deadline: int = 0
+    overload: int = 0
+    unknown_id: int = 0
 
     @property
     def total(self) -> int:
         """All of them."""
-        return self.nonfinite + self.engine
+        return sum(self.by_cause.values())
+
+    @property
+    def by_cause(self) -> Mapping[str, int]:
+        """Count of each cause."""
+        return {cause.name: getattr(self, cause.name) for cause in fields(self)}
+
+    @property
+    def failed(self) -> int:
+        """Those that an answer without failures would have scored: all but unknown ids."""
+        return self.total - self.unknown_id
 
     @property
     def reason(self) -> str | None:
-        """The cause that the answer names; a failing engine outweighs a logit that is not finite."""
-        return ("engine" if self.engine else "nonfinite") if self.total else None
+        """The gravest cause, which the answer names."""
+        return next((cause for cause, count in self.by_cause.items() if count), None)
 
 
-ALL_SCORED: Final = Unscored(nonfinite=0, engine=0)
+ALL_SCORED: Final = Unscored()
 
 
 def rank_places(
-    logits: NDArray[np.float32], failed: Collection[int], manifest: Manifest
+    logits: NDArray[np.float32], causes: Causes, manifest: Manifest
 ) -> tuple[tuple[Place, ...], Unscored]:
     """Return the places of products with logits [n], best first, ties in the order of the request.
 
-    Products in `failed`, and those whose logit is not finite, come last in the order of the request.
+    Products with a cause, and those whose logit is not finite, come last in the order of the request.
     Scores are rounded before they are compared, so that a tie in the answer is a tie in the order.
     """
-    scored = np.isfinite(logits)
-    scored[list(failed)] = False
+    causes = np.where((causes == Cause.SCORED) & ~np.isfinite(logits), np.int8(Cause.NONFINITE), causes)
+    scored = causes == Cause.SCORED
     probabilities = class_probabilities(logits[scored], manifest.calibration)
-    scores = relevance(probabilities, manifest.labels).round(DECIMALS).tolist()
+    scores = relevance(probabilities, manifest.labels).round(DECIMALS).clip(min=LEAST).tolist()
     names = label_names(probabilities, manifest.labels)
     indices = np.flatnonzero(scored).tolist()
     best_first = sorted(map(Place, indices, scores, names), key=lambda place: (-place.score, place.index))
-    last = [Place(index, 0.0, None) for index in np.flatnonzero(~scored).tolist()]
-    return (*best_first, *last), Unscored(nonfinite=len(last) - len(failed), engine=len(failed))
+    rest = np.flatnonzero(~scored).tolist()
+    last = [
+        Place(index, LEAST * (len(rest) - number) / (len(rest) + 1), None)
+        for number, index in enumerate(rest)
+    ]
+    counts = np.bincount(causes, minlength=len(Cause)).tolist()
+    return (*best_first, *last), Unscored(*counts[1:])
+
+
+def decimal(value: float) -> bytes:
+    """Write a score or logit as JSON with a dot and without an exponent, so that those below the least differ."""
+    return f"{value:.{_FALLING_DECIMALS if 0.0 < value < LEAST else DECIMALS}f}".encode()

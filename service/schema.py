@@ -5,14 +5,16 @@ Invariant: any bytes give a request that can be scored, or Refused with a closed
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Annotated, Final, TypeVar
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from bundle import Product
+from service.budget import NO_WISH, OnFailure, Priority, Wish, to_priority
 from service.errors import Reason, Refused
 from service.settings import Settings
 
@@ -26,7 +28,7 @@ _EMPTY: Final = "no text field"
 
 
 class Document(Struct, omit_defaults=True, gc=False):
-    """A product; at least one of the text fields is given, and fields not listed here are ignored."""
+    """A product; a text field or an id is given, and fields not listed here are ignored."""
 
     id: Identifier | None = None
     title: str | None = None
@@ -38,12 +40,12 @@ class Document(Struct, omit_defaults=True, gc=False):
     text: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a document without a text while parsing, so that a flood of `{}` ends at its first.
+        """Refuse a document without anything while parsing, so that a flood of `{}` ends at its first.
 
         Being Python, it also lets the event loop have the interpreter in between when a worker parses.
         """
         if (
-            self.title is self.brand is self.color is self.category is None
+            self.id is self.title is self.brand is self.color is self.category is None
             and self.bullets is self.description is self.text is None
         ):
             raise ValueError(_EMPTY)
@@ -62,7 +64,22 @@ class RerankRequest(Struct, forbid_unknown_fields=True):
         None
     )
     return_documents: Annotated[bool, Meta(description="Return each document with its result.")] = False
-    model: Annotated[str | None, Meta(description="If given, it has to be the model served here.")] = None
+    model: Annotated[str | None, Meta(description="If given, it has to be a model served here.")] = None
+    budget_ms: Annotated[
+        float | None, Meta(description="Milliseconds from the first byte; also the header x-budget-ms.")
+    ] = None
+    priority: Annotated[
+        Priority | int | None,
+        Meta(description="Most urgent first, or its place from 0; search if not given."),
+    ] = None
+    on_failure: Annotated[
+        OnFailure | None, Meta(description="What to do when not all can be scored: all, or an error.")
+    ] = None
+
+    @property
+    def wish(self) -> Wish:
+        """What it asks for beside its ranking."""
+        return Wish(self.budget_ms, to_priority(self.priority), self.on_failure)
 
 
 Score = Annotated[Raw, Meta(extra_json_schema={"type": "number", "minimum": 0.0, "maximum": 1.0})]
@@ -84,11 +101,13 @@ class Usage(Struct):
     documents: int
     tokens: Annotated[int, Meta(description="Tokens the model read, without padding.")]
     truncated: Annotated[int, Meta(description="Documents of which not all text was read.")]
+    cached: Annotated[int, Meta(description="Documents whose score was known; their tokens are not counted.")]
 
 
 class Timings(Struct):
     """Milliseconds spent in each stage."""
 
+    receive: float
     parse: float
     tokenize: float
     queue: float
@@ -119,17 +138,31 @@ class ErrorAnswer(Struct):
 
 
 @dataclass(frozen=True, slots=True)
+class Reference:
+    """A product of the catalogue by its id, and the fields that were sent with it, if any."""
+
+    id: str | int
+    product: Product | None
+
+
+Asked = Product | Reference
+"""A product as it was asked for: by its texts, or by its id where there is a catalogue."""
+
+
+@dataclass(frozen=True, slots=True)
 class Query:
     """A request that can be scored: its query, its products, and what to return of them."""
 
     text: str
     documents: Sequence[str | Document]
-    products: Sequence[Product]
+    products: Sequence[Asked]
     top_n: int
     return_documents: bool
     model: str | None
+    wish: Wish = NO_WISH
 
 
+_texts: Final = attrgetter(*TEXT_FIELDS)
 _DECODER: Final = msgspec.json.Decoder(RerankRequest)
 _PATH: Final = re.compile(r" - at `\$((?:\.[a-z_][a-z_0-9]*|\[\d+\])+)`$")
 _STEP: Final = re.compile(r"[a-z_][a-z_0-9]*|\d+")
@@ -145,7 +178,9 @@ def parse_request(body: bytes, limits: Settings) -> Query:
     name, documents = _only_list(request)
     products = to_products(documents, limits, name)
     top_n = len(documents) if request.top_n is None else request.top_n
-    return Query(request.query, documents, products, top_n, request.return_documents, request.model)
+    return Query(
+        request.query, documents, products, top_n, request.return_documents, request.model, request.wish
+    )
 
 
 def check_query(query: str, limits: Settings, *loc: str | int) -> None:
@@ -156,23 +191,22 @@ def check_query(query: str, limits: Settings, *loc: str | int) -> None:
         raise Refused(Reason.TEXT_TOO_LONG, loc)
 
 
-def to_products(documents: Sequence[str | Document], limits: Settings, name: str) -> list[Product]:
+def to_products(documents: Sequence[str | Document], limits: Settings, name: str) -> list[Asked]:
     """Return the products of a list that stands under `name`; refuse too many, and texts that are too long."""
     if len(documents) > limits.max_documents:
         raise Refused(Reason.TOO_MANY_DOCUMENTS, (name,))
-    products = []
+    products: list[Asked] = []
     for index, document in enumerate(documents):
         try:
-            products.append(_product(document, limits.max_field_chars))
+            products.append(_asked(document, limits))
         except Refused as refusal:
             raise Refused(refusal.reason, (name, index, *refusal.loc)) from None
     return products
 
 
-def text_chars(products: Sequence[Product]) -> Iterator[int]:
-    """Yield the number of characters of each product, over all its fields."""
-    for product in products:
-        yield sum(len(getattr(product, name)) for name in TEXT_FIELDS)
+def text_chars(product: Product) -> int:
+    """Return the number of characters of a product, over all its fields."""
+    return sum(map(len, _texts(product)))
 
 
 def decode(decoder: msgspec.json.Decoder[Parsed], body: bytes) -> Parsed:
@@ -207,16 +241,27 @@ def _only_list(request: RerankRequest) -> tuple[str, list[str | Document]]:
     return given[0]
 
 
-def _product(document: str | Document, max_chars: int) -> Product:
+def _asked(document: str | Document, limits: Settings) -> Asked:
+    """Return a product; one with an id is one of the catalogue, if there is a catalogue."""
     if isinstance(document, str):
-        if len(document) > max_chars:
+        if len(document) > limits.max_field_chars:
             raise Refused(Reason.TEXT_TOO_LONG)
         return Product(text=document)
+    product = to_product(document, limits.max_field_chars)
+    if document.id is not None and limits.catalogue:
+        return Reference(document.id, product)
+    if product is None:
+        raise Refused(Reason.EMPTY_DOCUMENT)
+    return product
+
+
+def to_product(document: Document, max_chars: int) -> Product | None:
+    """Return the texts of a document, None if it has none; Refused if one is too long."""
     texts = {name: _joined(text) for name in TEXT_FIELDS if (text := getattr(document, name)) is not None}
     for name, text in texts.items():
         if len(text) > max_chars:
             raise Refused(Reason.TEXT_TOO_LONG, (name,))
-    return Product(**texts)
+    return Product(**texts) if texts else None
 
 
 def _joined(text: str | list[str]) -> str:

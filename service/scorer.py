@@ -1,231 +1,153 @@
-"""Ranks products for a query: tokenizes, computes by bucket on the workers, and puts them in order.
+"""Ranks products for a query: admits what fits the budget, and has it computed by the workers in time.
 
-Knows the bundle and the order of work; does not know HTTP.
-Invariant: every call ends, with one place for each product, whatever the engine does to single rows.
+Knows models, terms, predictions and the pool; does not know how a list is computed, nor HTTP.
+Invariant: every call ends by its deadline, and what was admitted is released when it ends.
 """
 
 import asyncio
-import contextlib
-import itertools
-import threading
+import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
-from bundle import Bundle, PairEncoder, Product
-from bundle.text import ProductUse, Row, TextUse, assemble, padded_length
-from bundle.verify import Session
-from service.batcher import Bucket, plan_buckets
-from service.errors import Refused
-from service.ranking import ALL_SCORED, Place, Unscored, rank_places
-from service.worker import WorkerPool
+from bundle.text import Packed, padded_length
+from service.admission import CHARS_PER_TOKEN, Admission, documents_that_fit, predict_tokens
+from service.budget import RESPOND_S, Terms
+from service.call import Call, Groups, Ranking, on_loop
+from service.cost import Slip
+from service.errors import Reason, Refused
+from service.model import ServedModel
+from service.ranking import Cause
+from service.scheduler import Entry
+from service.schema import text_chars
+from service.worker import Owner, WorkerPool
 
 Result = TypeVar("Result")
-Groups = Sequence[tuple[str, Sequence[Product]]]
-Uses = Sequence[tuple[TextUse, Sequence[ProductUse]]]
-_FIRST: Final = (-1, 0)  # offloaded work is short and somebody's whole request waits for it
+EXPECTED_RUNS: Final = 8  # of a list, about one for each padded length
+LEAST_PART: Final = 10
+"""Fewer documents of a longer list are not begun: it costs what it costs to be answered, for too little."""
 
-
-@dataclass(frozen=True, slots=True)
-class Ranking:
-    """All products of a call, best first, and what the call cost.
-
-    `logits` are in the order of the request, float32 [n], and not finite where a product has no score.
-    `uses` say for each query and its products how much of their texts was read, if that was asked for.
-    """
-
-    places: tuple[Place, ...] = ()
-    logits: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32), compare=False)
-    unscored: Unscored = ALL_SCORED
-    tokens: int = 0
-    padding_tokens: int = 0
-    truncated: int = 0
-    tokenize_s: float = 0.0
-    queue_s: float = 0.0
-    infer_s: float = 0.0
-    measure_s: float = 0.0
-    uses: Uses = ()
+CAUTION: Final = (
+    1.0  # spreads of the slip that a request is given beyond what is expected, if a part of it is no use
+)
 
 
 class Scorer:
-    """Ranks on worker threads; its methods are called on the event loop and do not block it.
+    """Ranks on worker threads; its methods are called on the event loop and do not block it."""
 
-    `precision` is that of the graph which the workers run.
-    """
-
-    def __init__(self, bundle: Bundle, pool: WorkerPool, precision: str) -> None:
-        self.bundle = bundle
+    def __init__(self, pool: WorkerPool, admission: Admission) -> None:
         self.pool = pool
-        self.precision = precision
-        self.encoder = PairEncoder(bundle.files[bundle.manifest.tokenizer], bundle.manifest.text)
-        self._numbers = itertools.count()
+        self.admission = admission
+        self._slip = Slip()
 
-    def rank(self, query: str, products: Sequence[Product]) -> asyncio.Future[Ranking]:
-        """Rank `products`; cancelling the future drops what has not been started."""
-        return self.rank_groups([(query, products)])
-
-    def rank_groups(self, groups: Groups, *, measured: bool = False) -> asyncio.Future[Ranking]:
+    def rank(
+        self, model: ServedModel, groups: Groups, terms: Terms, *, measured: bool = False
+    ) -> asyncio.Future[Ranking]:
         """Rank the products of several queries as one list; a place's index counts through all groups.
 
-        A ranking that is to be `measured` also says how much of each text was read.
+        Cancelling the future drops what has not been started. A ranking that is to be `measured` also says how much
+        of each text was read. Refused if the queue is full, or, if the terms are `error`, as soon as not all products
+        fit into the budget.
         """
-        future: asyncio.Future[Ranking] = asyncio.get_running_loop().create_future()
-        if measured or any(products for _, products in groups):
-            self.pool.put([_Tokenize(_Call(self, next(self._numbers), future), groups, measured=measured)])
-        else:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Ranking] = loop.create_future()
+        products = sum(len(products) for _, products in groups)
+        if not products and not measured:
             future.set_result(Ranking())
+            return future
+        tokens = _predicted_tokens(model, groups)
+        costs_s = _costs(model, tokens)
+        available_s = terms.deadline_s - RESPOND_S - time.monotonic()
+        admitted, predicted_s = self._admit(costs_s, terms, available_s)
+        left_out = Cause.SCORED
+        if admitted < products:
+            alone_s = math.fsum(costs_s) / self.pool.size
+            left_out = Cause.DEADLINE if alone_s > available_s else Cause.OVERLOAD
+            if terms.on_failure == "error":
+                raise Refused(Reason.DEADLINE if left_out == Cause.DEADLINE else Reason.OVERLOADED)
+        held_tokens = sum(tokens[:admitted])
+        if not self.admission.admit(terms.tenant, held_tokens):
+            raise Refused(Reason.OVERLOADED)
+        future.add_done_callback(lambda _: self.admission.release(terms.tenant, held_tokens))
+        call = Call(model, groups, future, measured=measured)
+        call.leave_out(admitted, left_out)
+        if not admitted and not measured:
+            call.end()
+            return future
+        entry = Entry[Owner](
+            owner=call,
+            model=model,
+            level=terms.level,
+            tenant=terms.tenant,
+            deadline_s=terms.deadline_s - RESPOND_S,
+            cost_s=math.fsum(costs_s[:admitted]),
+            seconds=model.costs.seconds,
+        )
+        timer = loop.call_later(max(0.0, available_s), call.end)
+
+        def settled(done: asyncio.Future[Ranking]) -> None:
+            timer.cancel()
+            self.pool.drop(entry)
+            if not done.cancelled():
+                self._slip.observe(predicted_s, call.age_s)
+
+        future.add_done_callback(settled)
+        self.pool.submit(entry)
         return future
+
+    def _admit(self, costs_s: Sequence[float], terms: Terms, available_s: float) -> tuple[int, float]:
+        """Return how many documents fit, and when they are predicted to be done.
+
+        What waits may take longer than predicted, as others did lately; with nothing before it a request is let in as
+        it is predicted, so that there is always one to learn from.
+        """
+        pool, slip = self.pool, self._slip
+        spreads = CAUTION if terms.on_failure == "error" else 0.0
+        is_first = not pool.backlog_s
+
+        def finish_s(cost_s: float) -> float:
+            predicted_s = pool.finish_s(terms.level, terms.tenant, cost_s)
+            return predicted_s if is_first else slip.expected_s(predicted_s, spreads)
+
+        admitted = documents_that_fit(costs_s, finish_s, available_s)
+        if admitted < min(LEAST_PART, len(costs_s)):
+            admitted = 0
+        return admitted, pool.finish_s(terms.level, terms.tenant, math.fsum(costs_s[:admitted]))
 
     def offload(self, function: Callable[[], Result]) -> asyncio.Future[Result]:
         """Run a function on a worker, before any ranking that waits."""
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        self.pool.put([_Offloaded(function, future)])
+        self.pool.offload(_Offloaded(function, future))
         return future
 
 
-class _Call:
-    """What the jobs of one ranking share; `_lock` guards everything that more than one job writes."""
-
-    def __init__(self, scorer: Scorer, number: int, future: asyncio.Future[Ranking]) -> None:
-        self.scorer = scorer
-        self.number = number
-        self.future = future
-        self.submitted_s = time.monotonic()
-        self._lock = threading.Lock()
-        self._failed: set[int] = set()
-        self._infer_from_s = float("inf")
-        self.uses: Uses = ()
-        self.measure_s = 0.0
-
-    def measure(self, groups: Groups) -> None:
-        """Note, before anything is tokenized for the engine, how much of each text is read."""
-        began_s = time.monotonic()
-        self.uses = [self.scorer.encoder.measure(query, products) for query, products in groups]
-        self.measure_s = time.monotonic() - began_s
-
-    def prepare(self, rows: list[Row], buckets: list[Bucket], *, tokenize_from_s: float) -> None:
-        """Take over what tokenizing gave."""
-        self.rows = rows
-        self.tokens = sum(map(len, rows))
-        self.padding_tokens = sum(bucket.tokens for bucket in buckets) - self.tokens
-        self._logits = np.full(len(rows), np.nan, dtype=np.float32)
-        self._missing = len(rows)
-        self._tokenize_from_s = tokenize_from_s
-        self._tokenized_s = time.monotonic()
-
-    def begin(self) -> None:
-        """Note that a bucket is about to be computed."""
-        with self._lock:
-            self._infer_from_s = min(self._infer_from_s, time.monotonic())
-
-    def deliver(
-        self, rows: Sequence[int], logits: np.ndarray[tuple[int], np.dtype[np.float32]] | None
-    ) -> None:
-        """Take the logits of some rows, or None if the engine failed; the last delivery ends the call."""
-        with self._lock:
-            if logits is None:
-                self._failed.update(rows)
-            else:
-                self._logits[list(rows)] = logits
-            self._missing -= len(rows)
-            complete = self._missing == 0
-        if complete:
-            _hand_over(self.future, self._ranking())
-
-    def _ranking(self) -> Ranking:
-        places, unscored = rank_places(self._logits, self._failed, self.scorer.bundle.manifest)
-        waited_s = self._tokenize_from_s - self.submitted_s + self._infer_from_s - self._tokenized_s
-        waited_s -= self.measure_s
-        return Ranking(
-            places=places,
-            logits=self._logits,
-            unscored=unscored,
-            tokens=self.tokens,
-            padding_tokens=self.padding_tokens,
-            truncated=sum(row.truncated for row in self.rows),
-            tokenize_s=self._tokenized_s - self._tokenize_from_s,
-            queue_s=waited_s,
-            infer_s=time.monotonic() - self._infer_from_s,
-            measure_s=self.measure_s,
-            uses=self.uses,
+def _predicted_tokens(model: ServedModel, groups: Groups) -> list[int]:
+    """Predict how many tokens each pair is computed with."""
+    encoder = model.encoder
+    return [
+        padded_length(tokens, model.longest)
+        for query, products in groups
+        for tokens in predict_tokens(
+            len(query),
+            (
+                encoder.packed_tokens(product.payload) * CHARS_PER_TOKEN
+                if isinstance(product, Packed)
+                else text_chars(product)
+                for product in products
+            ),
+            model.longest,
         )
+    ]
 
 
-class _Tokenize:
-    """Turns texts into rows, and rows into buckets for the pool."""
-
-    def __init__(self, call: _Call, groups: Groups, *, measured: bool) -> None:
-        self.order = (call.number, 0)
-        self._call = call
-        self._groups = groups
-        self._measured = measured
-
-    def wanted(self) -> bool:
-        return not self._call.future.done()
-
-    def run(self, session: Session) -> None:  # noqa: ARG002  a job that needs none
-        if self._measured:
-            self._call.measure(self._groups)
-            if not any(products for _, products in self._groups):
-                _hand_over(self._call.future, Ranking(uses=self._call.uses, measure_s=self._call.measure_s))
-                return
-        began_s = time.monotonic()
-        scorer = self._call.scorer
-        rows: list[Row] = []
-        for query, products in self._groups:
-            rows += scorer.encoder.encode(query, products)
-        longest = scorer.bundle.manifest.text.max_length
-        buckets = plan_buckets([padded_length(len(row), longest) for row in rows], scorer.pool.size)
-        self._call.prepare(rows, buckets, tokenize_from_s=began_s)
-        scorer.pool.put(_Compute(self._call, bucket, place) for place, bucket in enumerate(buckets, start=1))
-
-    def fail(self, error: Exception) -> None:
-        _hand_over_error(self._call.future, error)
-
-
-class _Compute:
-    """Computes one bucket; if the engine fails, tries its rows once more one by one."""
-
-    def __init__(self, call: _Call, bucket: Bucket, place: int, *, is_retry: bool = False) -> None:
-        self.order = (call.number, place)
-        self._call = call
-        self._bucket = bucket
-        self._is_retry = is_retry
-        self._is_computed = False
-
-    def wanted(self) -> bool:
-        return not self._call.future.done()
-
-    def run(self, session: Session) -> None:
-        self._call.begin()
-        rows = [self._call.rows[row] for row in self._bucket.rows]
-        template = self._call.scorer.bundle.manifest.text.template
-        logits = session.run(assemble(rows, template, self._bucket.length))
-        if logits.shape != (len(rows),):
-            raise ValueError(f"expected {len(rows)} logits, got shape {logits.shape}")
-        self._is_computed = True
-        self._call.deliver(self._bucket.rows, logits)
-
-    def fail(self, error: Exception) -> None:
-        if self._is_computed:
-            _hand_over_error(self._call.future, error)
-        elif self._is_retry:
-            self._call.deliver(self._bucket.rows, None)
-        else:
-            self._call.scorer.pool.put(
-                _Compute(self._call, Bucket((row,), self._bucket.length), self.order[1], is_retry=True)
-                for row in self._bucket.rows
-            )
+def _costs(model: ServedModel, tokens: Sequence[int]) -> list[float]:
+    """Predict what each pair costs, in seconds of one worker; the fixed cost of the runs is spread over all."""
+    runs_s = model.costs.seconds(0, 0, min(EXPECTED_RUNS, len(tokens))) / max(1, len(tokens))
+    return [model.costs.seconds(count, 1, 0) + runs_s for count in tokens]
 
 
 class _Offloaded(Generic[Result]):
     """A plain function; a refusal is its normal outcome, not an error of the worker."""
-
-    order = _FIRST
 
     def __init__(self, function: Callable[[], Result], future: asyncio.Future[Result]) -> None:
         self._function = function
@@ -234,25 +156,13 @@ class _Offloaded(Generic[Result]):
     def wanted(self) -> bool:
         return not self._future.done()
 
-    def run(self, session: Session) -> None:  # noqa: ARG002  a job that needs none
+    def run(self) -> None:
         try:
-            _hand_over(self._future, self._function())
+            result = self._function()
         except Refused as refusal:
-            _hand_over_error(self._future, refusal)
+            self.fail(refusal)
+        else:
+            on_loop(self._future, lambda: self._future.set_result(result))
 
     def fail(self, error: Exception) -> None:
-        _hand_over_error(self._future, error)
-
-
-def _hand_over(future: asyncio.Future[Result], result: Result) -> None:
-    """Give a result to the event loop from a worker."""
-    _on_loop(future, lambda: future.set_result(result))
-
-
-def _hand_over_error(future: asyncio.Future[Result], error: Exception) -> None:
-    _on_loop(future, lambda: future.set_exception(error))
-
-
-def _on_loop(future: asyncio.Future[Result], settle: Callable[[], None]) -> None:
-    with contextlib.suppress(RuntimeError):  # the loop has closed: nobody waits any more
-        future.get_loop().call_soon_threadsafe(lambda: None if future.done() else settle())
+        on_loop(self._future, lambda: self._future.set_exception(error))

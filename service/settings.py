@@ -1,32 +1,39 @@
 """Every setting of the service: its type, unit, range, default and one sentence about it.
 
-Knows the environment and the command line; does not know what a setting does.
-Invariant: a value outside its range, or a name that is no setting, stops the boot and is named.
+Knows names, types and bounds; does not know where a value comes from, nor what a setting does.
+Invariant: a value outside its range makes no settings.
 """
 
-import argparse
-import difflib
-import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, Literal, NoReturn, get_args, get_origin
+from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic.fields import FieldInfo
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 PREFIX: Final = "SHELFRANK_"
+ORIGINS: Final = r"^(\*|https?://[^\s/,*]+(,https?://[^\s/,*]+)*)?$"
+
+TENANTS: Final = r"^({each}(,{each})*)?$".format(each=r"[a-z0-9][a-z0-9_-]{0,62}=[1-9][0-9]{0,3}")
+OTLP_URL: Final = r"^(https?://[^\s/]+(/\S*)?)?$"
 
 
 class SettingsError(Exception):
     """A setting is unknown or has a value outside its range; the message names it."""
 
 
-def _setting(
-    default: Any, unit: str, sentence: str, *, low: float | None = None, high: float | None = None
+def _setting(  # noqa: PLR0913  each is optional and named
+    default: Any,
+    unit: str,
+    sentence: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    pattern: str | None = None,
 ) -> Any:
     extra: dict[str, Any] = {"unit": unit}
-    return Field(default=default, description=sentence, ge=low, le=high, json_schema_extra=extra)
+    return Field(
+        default=default, description=sentence, ge=low, le=high, pattern=pattern, json_schema_extra=extra
+    )
 
 
 class Settings(BaseModel):
@@ -38,8 +45,62 @@ class Settings(BaseModel):
     port: int = _setting(
         8000, "port", "Port to listen on; 0 takes a free one and logs it.", low=0, high=65535
     )
+    admin_host: str = _setting(
+        "127.0.0.1", "address", "Address of the second listener, which has /metrics and the admin calls."
+    )
+    admin_port: int = _setting(
+        9000,
+        "port",
+        "Port of the second listener; 0 takes a free one and logs it.",
+        low=0,
+        high=65535,
+    )
+    admin_key: SecretStr = _setting(
+        SecretStr(""),
+        "key",
+        "Key that admin calls have to show; without one they are answered where admin_host is loopback.",
+    )
+    api_keys_file: str = _setting(
+        "", "path", "File with the sha256 of each API key and whose it is; empty lets everybody in."
+    )
+    cors_origins: str = _setting(
+        "",
+        "origins",
+        "Web origins, with commas between, whose pages may call; empty allows none and * all.",
+        pattern=ORIGINS,
+    )
+    processes: int = _setting(
+        1, "processes", "Processes that serve; more than 1 share the CPUs and the ports.", low=1, high=64
+    )
     models_root: Path = _setting(Path("models"), "path", "Directory that holds the bundles.")
-    bundle: str = _setting("default", "name", "Name of the bundle to serve.")
+    bundle: str = _setting("default", "name", "Name of the bundle that answers requests which name no model.")
+    bundles: str = _setting(
+        "", "name,...", "Names of more bundles to serve, for requests that name them in `model`."
+    )
+    canary_compared: float = _setting(
+        0.5, "share", "Answers of a canary whose list the stable model ranks afterwards.", low=0, high=1
+    )
+    canary_overlap: float = _setting(
+        0.5,
+        "share",
+        "Mean overlap of the first ten with the stable model's, below which a canary is taken out.",
+        low=0,
+        high=1,
+    )
+    canary_tau: float = _setting(
+        0.4,
+        "tau",
+        "Mean Kendall's tau with the stable model's order, below which a canary is taken out.",
+        low=-1,
+        high=1,
+    )
+    canary_slowdown: float = _setting(
+        2.0,
+        "factor",
+        "Time of a canary over that of the stable model, above which it is taken out.",
+        low=1,
+        high=1_000,
+    )
     precision: Literal["default", "fp32", "int8", "fp16"] = _setting(
         "default",
         "name",
@@ -58,6 +119,49 @@ class Settings(BaseModel):
         low=1_000,
         high=100_000_000,
     )
+    default_budget_ms: float = _setting(
+        2_000,
+        "milliseconds",
+        "Time from a request's first byte to its answer, if it does not say; what is not scored by then comes unscored.",
+        low=1,
+        high=600_000,
+    )
+    max_budget_ms: float = _setting(
+        60_000, "milliseconds", "Longest budget; a longer one is cut to it.", low=1, high=600_000
+    )
+    on_failure: Literal["degrade", "error"] = _setting(
+        "degrade",
+        "name",
+        "What a request gets that cannot be scored whole and does not say: all documents, those not scored last, or an error.",
+    )
+    tenants: str = _setting(
+        "",
+        "name=weight,...",
+        "Tenants that share the workers by weight; all others are one tenant, default, of weight 1 unless named.",
+        pattern=TENANTS,
+    )
+    cache_bytes: int = _setting(
+        67_108_864,
+        "bytes",
+        "Memory for the scores of pairs that were asked for before; 0 remembers none.",
+        low=0,
+        high=68_719_476_736,
+    )
+    cache_ttl_s: float = _setting(
+        3_600,
+        "seconds",
+        "How long a score is remembered, here and in the shared cache.",
+        low=1,
+        high=2_592_000,
+    )
+    cache_url: SecretStr = _setting(
+        SecretStr(""),
+        "url",
+        "Redis or Valkey that replicas share scores through, as redis://, rediss://, valkey://, valkeys:// or unix://; needs the extra redis, empty uses none.",
+    )
+    cache_timeout_ms: float = _setting(
+        5, "milliseconds", "Longest wait for the shared cache in a request.", low=0.1, high=1_000
+    )
     max_body_bytes: int = _setting(
         1_048_576, "bytes", "Largest request body; more gets 413.", low=1_024, high=67_108_864
     )
@@ -74,8 +178,34 @@ class Settings(BaseModel):
         low=1,
         high=10_000_000,
     )
+    catalogue: str = _setting(
+        "",
+        "path",
+        "Directory of the product catalogue, for requests that name products by id; empty keeps none.",
+    )
+    catalogue_max_bytes: int = _setting(
+        8_589_934_592,
+        "bytes",
+        "Most that the catalogue's products take; its file grows as needed, to a quarter more, and a full one gets 507.",
+        low=1_048_576,
+        high=17_592_186_044_416,
+    )
+    products_max_body_bytes: int = _setting(
+        16_777_216,
+        "bytes",
+        "Largest body that stores or deletes products; more gets 413.",
+        low=1_024,
+        high=268_435_456,
+    )
     receipt_timeout_s: float = _setting(
         2.0, "seconds", "Time to receive a whole request, headers and body, before 408.", low=0.1, high=300
+    )
+    send_timeout_s: float = _setting(
+        5.0,
+        "seconds",
+        "How long a client may read nothing of its answer before it is cut off.",
+        low=0.1,
+        high=300,
     )
     keep_alive_s: int = _setting(
         75, "seconds", "How long an idle connection is kept; set it above the proxy's.", low=1, high=3_600
@@ -86,123 +216,44 @@ class Settings(BaseModel):
     drain_timeout_s: int = _setting(
         10, "seconds", "Longest wait for requests in flight after the listener has closed.", low=1, high=300
     )
+    watchdog_s: float = _setting(
+        10.0,
+        "seconds",
+        "Time on one task after which a worker thread counts as stuck, and health turns red.",
+        low=0.5,
+        high=3_600,
+    )
+    watchdog_exit: bool = _setting(
+        default=True,
+        unit="switch",
+        sentence="Drain and end with exit code 4 when a worker thread is stuck.",
+    )
     docs: bool = _setting(default=True, unit="switch", sentence="Serve /docs and /openapi.json.")
     log_format: Literal["json", "plain"] = _setting("json", "name", "Shape of the log lines on stderr.")
     log_level: Literal["debug", "info", "warning", "error"] = _setting(
         "info", "name", "Least severe log line that is written; info has one line per request."
     )
-
-
-@dataclass(frozen=True, slots=True)
-class SettingRow:
-    """One setting as people read it, in --help and in docs/operations.md."""
-
-    name: str
-    type: str
-    unit: str
-    range: str
-    default: str
-    sentence: str
-
-    @property
-    def variable(self) -> str:
-        """Its environment variable."""
-        return PREFIX + self.name.upper()
-
-    @property
-    def flag(self) -> str:
-        """Its command line flag."""
-        return "--" + self.name.replace("_", "-")
-
-    def markdown(self) -> str:
-        """Its row of the table in docs/operations.md."""
-        cells = (
-            f"`{self.variable}`",
-            f"`{self.flag}`",
-            self.type,
-            self.unit,
-            self.range,
-            f"`{self.default}`",
-            self.sentence,
-        )
-        return "| " + " | ".join(cells) + " |"
-
-
-def describe_settings() -> list[SettingRow]:
-    """Return one row for each setting, in the order of the model."""
-    return [_describe(name, field) for name, field in Settings.model_fields.items()]
-
-
-def load_settings(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> Settings:
-    """Build the settings from flags, then environment, then defaults.
-
-    `argv` and `environ` default to the process's own. SettingsError names the first setting at fault.
-    """
-    environ = os.environ if environ is None else environ
-    values: dict[str, str] = {}
-    sources: dict[str, str] = {}
-    for variable, value in environ.items():
-        if variable.startswith(PREFIX):
-            name = variable.removeprefix(PREFIX).lower()
-            if name not in Settings.model_fields or variable != variable.upper():
-                raise SettingsError(f"{variable} is not a setting{_suggest(variable)}")
-            values[name], sources[name] = value, variable
-    for name, value in vars(_parser().parse_args(argv)).items():
-        if value is not None:
-            values[name], sources[name] = value, "--" + name.replace("_", "-")
-    try:
-        return Settings.model_validate(values)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        name = str(first["loc"][0])
-        row = _describe(name, Settings.model_fields[name])
-        raise SettingsError(
-            f"{sources.get(name, name)}: {first['msg']}; expected {row.type} in {row.unit}, {row.range}"
-        ) from None
-
-
-def _suggest(variable: str) -> str:
-    known = [row.variable for row in describe_settings()]
-    close = difflib.get_close_matches(variable.upper(), known, n=1)
-    return f"; did you mean {close[0]}?" if close else "; see python -m service --help"
-
-
-class _Parser(argparse.ArgumentParser):
-    """An argument parser that raises instead of leaving the process."""
-
-    def error(self, message: str) -> NoReturn:
-        raise SettingsError(f"{message}; see python -m service --help")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="python -m service",
-        description="Serve a shelfrank bundle over HTTP. Flags win over environment variables.",
-        allow_abbrev=False,
+    otel_endpoint: str = _setting(
+        "",
+        "URL",
+        "Where traces go over OTLP/HTTP, such as http://collector:4318/v1/traces; empty makes none.",
+        pattern=OTLP_URL,
     )
-    for row in describe_settings():
-        text = f"{row.sentence} [{row.type}, {row.unit}, {row.range}, default {row.default}, {row.variable}]"
-        parser.add_argument(row.flag, dest=row.name, metavar=row.type.upper(), help=text.replace("%", "%%"))
-    return parser
+    otel_sample: float = _setting(
+        0.1,
+        "share",
+        "Requests that are traced, of those whose caller has not decided about it.",
+        low=0,
+        high=1,
+    )
 
+    @property
+    def other_bundles(self) -> list[str]:
+        """Names of the bundles beside the one that answers by default."""
+        return [name for name in self.bundles.split(",") if name]
 
-def _describe(name: str, field: FieldInfo) -> SettingRow:
-    extra = field.json_schema_extra
-    unit = str(extra["unit"]) if isinstance(extra, dict) else ""
-    kind, bounds = _kind(field.annotation), _bounds(field)
-    default = str(field.default).lower() if isinstance(field.default, bool) else str(field.default)
-    return SettingRow(name, kind, unit, bounds, default, field.description or "")
-
-
-def _kind(annotation: object) -> str:
-    if get_origin(annotation) is Literal:
-        return "word"
-    return {str: "text", int: "integer", float: "number", bool: "true or false", Path: "text"}[annotation]  # type: ignore[index]  # every annotation above is one of these
-
-
-def _bounds(field: FieldInfo) -> str:
-    if get_origin(field.annotation) is Literal:
-        return ", ".join(get_args(field.annotation))
-    low = next((item.ge for item in field.metadata if hasattr(item, "ge")), None)
-    high = next((item.le for item in field.metadata if hasattr(item, "le")), None)
-    return "any" if low is None or high is None else f"{low} to {high}"
+    @cached_property
+    def tenant_weights(self) -> dict[str, float]:
+        """Weight of each tenant, that of all who are not named among them."""
+        named = (each.split("=") for each in self.tenants.split(",") if each)
+        return {"default": 1.0, **{name: float(weight) for name, weight in named}}

@@ -66,15 +66,16 @@ def tokenizer_json() -> bytes:
     return tokenizer.to_str().encode()
 
 
-def graph_onnx(
+def graph_onnx(  # noqa: PLR0913 - each is a way to be another graph
     vocabulary: int,
     *,
     inputs: Sequence[str] = INPUT_NAMES,
     output: str = "logits",
     output_type: int = TensorProto.FLOAT,
     seed: int = 7,
+    scale: float = 8.0,
 ) -> bytes:
-    """Return a graph whose logit is 8 cos(mean query embedding, mean product embedding) - 2."""
+    """Return a graph whose logit is `scale` cos(mean query embedding, mean product embedding) - 2."""
     embeddings = np.random.default_rng(seed).normal(size=(vocabulary, WIDTH)).astype(np.float32)
     embeddings[[PAD, START, END]] = 0.0
     ids, mask, types = inputs
@@ -82,7 +83,7 @@ def graph_onnx(
         "embeddings": embeddings,
         "one": np.float32(1),
         "tiny": np.float32(1e-6),
-        "scale": np.float32(8),
+        "scale": np.float32(scale),
         "bias": np.float32(-2),
         "tokens_axis": np.array([1], np.int64),
         "last": np.array([-1], np.int64),
@@ -218,11 +219,11 @@ def golden_rows(tokenizer: bytes, contract: TextContract, graph: bytes) -> list[
     return rows
 
 
-def tiny_files() -> dict[str, bytes]:
-    """Return every file of the tiny bundle but its manifest."""
+def tiny_files(*, seed: int = 7, scale: float = 8.0) -> dict[str, bytes]:
+    """Return every file of the tiny bundle but its manifest; below 0 the `scale` turns the order round."""
     tokenizer = tokenizer_json()
     contract = text_contract(tokenizer)
-    graph = graph_onnx(contract.vocabulary)
+    graph = graph_onnx(contract.vocabulary, seed=seed, scale=scale)
     return {
         "model.onnx": graph,
         "tokenizer.json": tokenizer,
@@ -278,7 +279,10 @@ def tiny_manifest(files: Mapping[str, bytes]) -> Manifest:
     )
 
 
-def build_tiny(root: Path, name: str = NAME) -> Path:
-    """Write the tiny bundle to `root/name` and return that path."""
-    files = tiny_files()
-    return write_bundle(root, name, tiny_manifest(files), files)
+def build_tiny(
+    root: Path, name: str = NAME, *, version: str = "1.0.0", seed: int = 7, scale: float = 8.0
+) -> Path:
+    """Write the tiny bundle, or one like it, to `root/name` in the place of another, and return that path."""
+    files = tiny_files(seed=seed, scale=scale)
+    manifest = tiny_manifest(files).model_copy(update={"version": version})
+    return write_bundle(root, name, manifest, files, replace=True)

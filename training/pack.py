@@ -1,6 +1,6 @@
 """Puts the finished model into a bundle and proves the bundle by reading it back.
 
-Knows every artefact of a run and the bundle contract; computes nothing new but the golden scores.
+Knows every artefact of a run and the bundle contract; computes nothing new but golden and reference scores.
 Invariant: a bundle that this stage leaves behind has passed the same verification as at service start.
 """
 
@@ -23,6 +23,7 @@ from bundle.manifest import (
     Provenance,
     Quality,
     QualityRow,
+    ScoreReference,
     TextContract,
 )
 from bundle.store import read_bundle, write_bundle
@@ -30,8 +31,9 @@ from bundle.text import PairEncoder
 from bundle.verify import GoldenRow, dump_golden, score_rows, verify_bundle
 from training.card import card
 from training.golden import golden_pairs
-from training.lists import LABELS
+from training.lists import LABELS, read_lists
 from training.recipe import Recipe
+from training.reference import SAMPLE_PAIRS, sample_lists, score_reference
 from training.runtime import OrtSession
 from training.stages import Context, Metrics, commit, libraries
 
@@ -56,6 +58,7 @@ def run(context: Context) -> Metrics:
     }
     tokenizer = strip_tokenizer((context.inputs("distil") / TOKENIZER_FILE).read_bytes())
     draft = _draft(context, graphs)
+    draft = draft.model_copy(update={"reference": _reference(context, draft, tokenizer, graphs)})
     golden = golden_rows(draft, tokenizer, graphs[draft.default_precision])
     files = {GRAPHS[precision][1]: graph for precision, graph in graphs.items()}
     files |= {TOKENIZER_FILE: tokenizer, GOLDEN_FILE: dump_golden(golden)}
@@ -86,6 +89,17 @@ def golden_rows(manifest: Manifest, tokenizer: bytes, graph: bytes) -> list[Gold
         GoldenRow(query=query, product=product, ids=row.ids, score=float(score))
         for (query, product), row, score in zip(pairs, rows, scores, strict=True)
     ]
+
+
+def _reference(
+    context: Context, draft: Manifest, tokenizer: bytes, graphs: dict[str, bytes]
+) -> ScoreReference:
+    """What the graph that will serve makes of the held-out lists."""
+    pairs, splits = context.inputs("data") / "pairs.parquet", context.recipe.evaluate.splits
+    lists = [judged for split in splits for judged in read_lists(pairs, split)]
+    chosen = sample_lists(lists, SAMPLE_PAIRS, context.seed)
+    told = f"judged pairs of {len(chosen)} of {len(lists)} held-out lists ({', '.join(splits)})"
+    return score_reference(draft, tokenizer, graphs[draft.default_precision], chosen, told)
 
 
 def _teacher(recipe: Recipe) -> str:

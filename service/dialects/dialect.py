@@ -13,11 +13,12 @@ import numpy as np
 from msgspec import Meta, Raw
 from numpy.typing import NDArray
 
-from bundle import Manifest, Product
+from bundle import Manifest
+from service import ranking
+from service.budget import NO_WISH, Wish
+from service.call import Ranking
 from service.errors import Reason, Refused
-from service.ranking import DECIMALS
-from service.schema import Document, check_query, to_products
-from service.scorer import Ranking
+from service.schema import Asked, Document, check_query, to_products
 from service.settings import Settings
 
 AtLeastOne = Annotated[int, Meta(ge=1)]
@@ -44,13 +45,15 @@ class Scored:
 class Ask:
     """A request in any dialect: each query with its products, and how its answer is written.
 
-    `model` is the model that it insists on, if any; `measured` asks how much of each text is read.
+    `model` is the model that it insists on, if any; `measured` asks how much of each text is read; `wish` is what its
+    body says of budget, priority and failure.
     """
 
-    groups: Sequence[tuple[str, Sequence[Product]]]
+    groups: Sequence[tuple[str, Sequence[Asked]]]
     answer: Callable[[Scored], bytes]
     model: str | None = None
     measured: bool = False
+    wish: Wish = NO_WISH
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,7 @@ class Dialect:
     refuse: Refuse
 
 
-def one_query(query: str, documents: Sequence[str | Document], limits: Settings, name: str) -> list[Product]:
+def one_query(query: str, documents: Sequence[str | Document], limits: Settings, name: str) -> list[Asked]:
     """Check a query and its documents, which stand under `name`, against the limits."""
     check_query(query, limits, "query")
     return to_products(documents, limits, name)
@@ -80,7 +83,7 @@ def ask_one(
 
 def paired(
     queries: Sequence[str], texts: Sequence[str], limits: Settings, names: tuple[str, str]
-) -> list[tuple[str, list[Product]]]:
+) -> list[tuple[str, list[Asked]]]:
     """Pair one query with all texts, one text with all queries, or as many of both; adjacent equal queries join."""
     if 1 not in {len(queries), len(texts)} and len(queries) != len(texts):
         raise Refused(Reason.UNPAIRED_TEXTS)
@@ -103,7 +106,7 @@ def _repeated(values: Sequence[Value], times: int) -> Sequence[Value]:
 
 def decimal(value: float) -> Raw:
     """Write a number as JSON with a dot and without an exponent."""
-    return Raw(f"{value:.{DECIMALS}f}".encode())
+    return Raw(ranking.decimal(value))
 
 
 def best_first(scored: Scored, top: int | None, *, raw: bool = False) -> list[tuple[int, Raw]]:

@@ -63,7 +63,7 @@ def parse(body: bytes, limits: Settings) -> Ask:
 
 def own(query: Query) -> Ask:
     """Return a query in our own form as a request to score."""
-    return Ask([(query.text, query.products)], partial(_answer, query), query.model)
+    return Ask([(query.text, query.products)], partial(_answer, query), query.model, wish=query.wish)
 
 
 def _answer(query: Query, scored: Scored) -> bytes:

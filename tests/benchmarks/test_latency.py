@@ -29,8 +29,8 @@ from benchmarks.target import describe_commit, describe_machine, describe_versio
 ROWS = [json.loads(line) for line in PRODUCTS.read_text(encoding="utf-8").splitlines()]
 
 
-def _sample(latency_ms: float, *, late_ms: float = 0.0, status: int = 200, is_full: bool = True) -> Sample:
-    return Sample(10.0, 10.0 + late_ms / 1_000, 10.0 + latency_ms / 1_000, status, is_full)
+def _sample(latency_ms: float, *, late_ms: float = 0.0, status: int = 200, share: float = 1.0) -> Sample:
+    return Sample(10.0, 10.0 + late_ms / 1_000, 10.0 + latency_ms / 1_000, status, share)
 
 
 def _figures(samples: list[Sample]) -> Figures:
@@ -57,7 +57,7 @@ def test_hand_computed_figures() -> None:
         _sample(10.0, late_ms=1.0),
         _sample(20.0),
         _sample(60.0),
-        _sample(30.0, is_full=False),
+        _sample(30.0, share=0.5),
         _sample(5.0, status=429),
         _sample(9_999.0, status=0, late_ms=3.0),
     ]

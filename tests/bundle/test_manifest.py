@@ -111,14 +111,65 @@ def test_bad_value_is_refused(raw: bytes, path: str, value: object) -> None:
         parse_manifest(edited)
 
 
-@pytest.mark.parametrize("name", list(Manifest.model_fields))
+@pytest.mark.parametrize("name", sorted(Manifest.model_fields.keys() - {"reference"}))
 def test_every_key_is_required(raw: bytes, name: str) -> None:
-    """Nothing about a bundle is left to a default."""
+    """Nothing about a bundle is left to a default, but the reference may be absent."""
     document = json.loads(raw)
     del document[name]
 
     with pytest.raises(ManifestInvalid):
         parse_manifest(_canonical(document))
+
+
+REFERENCE = {
+    "classes": [1, 0, 2, 4],
+    "pairs": 7,
+    "precision": "fp32",
+    "sample": "seven pairs",
+    "scores": [3, 4],
+    "truncated": 0.5,
+    "unknown": 0.25,
+}
+
+
+def test_a_reference_is_read_and_written(raw: bytes) -> None:
+    """A manifest with a reference is accepted, with or without a share of unknown tokens, and keeps its bytes."""
+    for reference in (REFERENCE, {key: value for key, value in REFERENCE.items() if key != "unknown"}):
+        edited = _edited(raw, "reference", reference)
+        manifest = parse_manifest(edited)
+
+        assert manifest.reference is not None
+        assert manifest.reference.scores == (3, 4)
+        assert dump_manifest(manifest) == edited
+
+
+def test_without_a_reference_nothing_is_written(raw: bytes) -> None:
+    """A manifest without a reference has the one form that it had before references were known."""
+    assert b"reference" not in raw
+    assert parse_manifest(raw).reference is None
+    with pytest.raises(ManifestInvalid, match="canonical"):
+        parse_manifest(_edited(raw, "reference", None))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"pairs": 8},
+        {"scores": [3, 5]},
+        {"scores": [7]},
+        {"scores": [-1, 8]},
+        {"classes": [3, 4]},
+        {"classes": [1, 1, 1, 1]},
+        {"truncated": 1.5},
+        {"unknown": None},
+        {"precision": "int4"},
+    ],
+    ids=str,
+)
+def test_a_reference_that_does_not_add_up_is_refused(raw: bytes, change: dict[str, object]) -> None:
+    """Counts that are not those of all pairs, a class too few, and shares beyond 1 are refused."""
+    with pytest.raises(ManifestInvalid):
+        parse_manifest(_edited(raw, "reference", REFERENCE | change))
 
 
 def test_duplicate_key_is_refused(raw: bytes) -> None:

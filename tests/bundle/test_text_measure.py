@@ -35,7 +35,7 @@ def test_the_counts_are_those_of_the_rows(query: str, products: list[Product]) -
         assert query_use.tokens + sum(field.tokens for field in use.fields) + 3 == len(row)
         assert row.truncated == any(text.is_clipped for text in (query_use, *use.fields))
         unknown = [text.unknown or 0 for text in (query_use, *use.fields)]
-        assert sum(unknown) == row.ids.count(UNKNOWN)
+        assert sum(unknown) == row.ids.count(UNKNOWN) == ENCODER.count_unknown([row])
         assert all(
             0 <= count <= text.tokens for count, text in zip(unknown, (query_use, *use.fields), strict=True)
         )
@@ -130,9 +130,12 @@ def _with_model(model: object) -> tuple[bytes, TextContract]:
 )
 def test_every_kind_of_tokenizer_says_what_it_does_not_know(model: object, expected: int | None) -> None:
     """Unknown tokens are counted where the tokenizer has such a token, and null where it has none."""
-    query, _ = PairEncoder(*_with_model(model)).measure("😀", [])
+    encoder = PairEncoder(*_with_model(model))
+    query, _ = encoder.measure("😀", [])
 
     assert expected == query.unknown
+    without, counted = (encoder.count_unknown(encoder.encode(text, [Product()])) for text in ("", "😀"))
+    assert expected == (None if counted is None else counted - (without or 0))
 
 
 def test_the_nasty_pairs_are_measured() -> None:

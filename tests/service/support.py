@@ -12,7 +12,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -23,14 +24,20 @@ from numpy.typing import NDArray
 
 from bundle import read_bundle
 from bundle.manifest import TensorSpec
+from service.admission import Admission
+from service.budget import ANYBODY, Terms
+from service.call import Groups, Ranking
 from service.errors import Reason
 from service.http import build_app
 from service.metrics import Metrics
+from service.model import ServedModel
 from service.scorer import Scorer
 from service.settings import PREFIX, Settings
+from service.versions import Version, Versions
 from service.worker import WorkerPool
 
 ROOT = Path(__file__).parent.parent.parent
+SERVICE = ("-m", "service")
 JSON = {"content-type": "application/json"}
 WAIT_S = 30.0
 CODES = {reason.code: reason for reason in Reason}
@@ -61,21 +68,55 @@ class FakeSession:
         return logits
 
 
-def fake_scorer(root: Path, *sessions: FakeSession, metrics: Metrics | None = None) -> Scorer:
-    """A scorer of the tiny bundle on fake engines, not started."""
-    counted = metrics or Metrics()
+def terms(deadline_s: float | None = None, **changes: Any) -> Terms:
+    """The terms of an ordinary request, due in WAIT_S if not said otherwise."""
+    due_s = time.monotonic() + WAIT_S if deadline_s is None else deadline_s
+    ordinary: dict[str, Any] = {"priority": "search", "on_failure": "degrade", "tenant": ANYBODY}
+    return Terms(deadline_s=due_s, **ordinary | changes)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """The tiny bundle on fake engines, not started."""
+
+    model: ServedModel
+    scorer: Scorer
+
+    @property
+    def pool(self) -> WorkerPool:
+        """Its workers."""
+        return self.scorer.pool
+
+    def rank(self, groups: Groups, **options: Any) -> asyncio.Future[Ranking]:
+        """Rank under ordinary terms, or as told."""
+        asked = {name: options.pop(name) for name in ("measured",) if name in options}
+        return self.scorer.rank(self.model, groups, terms(**options), **asked)
+
+
+def fake_bench(
+    root: Path,
+    *sessions: FakeSession,
+    metrics: Metrics | None = None,
+    weights: Mapping[str, float] | None = None,
+) -> Bench:
+    """A scorer of the tiny bundle on fake engines."""
+    counted, shares = metrics or Metrics(), weights or {ANYBODY: 1.0}
     pool = WorkerPool(
-        sessions,
+        len(sessions),
+        shares,
         on_drop=counted.dropped.inc,
         on_error=lambda error: counted.worker_errors.inc(),  # noqa: ARG005
     )
-    return Scorer(read_bundle(root, "tiny"), pool, "fp32")
+    model = ServedModel(read_bundle(root, "tiny"), "fp32", "cpu", sessions)
+    return Bench(model, Scorer(pool, Admission(10**9, shares)))
 
 
 def fake_app(root: Path, *sessions: FakeSession, **settings: object) -> FastAPI:
     """An application of the tiny bundle on fake engines."""
-    metrics = Metrics()
-    return build_app(Settings(**settings), fake_scorer(root, *sessions, metrics=metrics), metrics)  # type: ignore[arg-type]
+    metrics, told = Metrics(), Settings(**{"cache_bytes": 0} | settings)  # type: ignore[arg-type]
+    bench = fake_bench(root, *sessions, metrics=metrics, weights=told.tenant_weights)
+    scorer = Scorer(bench.pool, Admission(told.queue_tokens, told.tenant_weights))
+    return build_app(told, Versions(Version(bench.model)), scorer, metrics)
 
 
 @dataclass(frozen=True)
@@ -208,6 +249,7 @@ class Process:
     popen: "subprocess.Popen[str]"
     port: int
     lines: list[dict[str, Any]]
+    admin_port: int = 0
 
     def stop(self, signal_number: int = signal.SIGTERM) -> int:
         """Send a signal and return the exit code."""
@@ -215,19 +257,22 @@ class Process:
         return self.popen.wait(WAIT_S)
 
 
-def start(root: Path, *flags: str, environ: Mapping[str, str] | None = None) -> "subprocess.Popen[str]":
+def start(
+    root: Path, *flags: str, environ: Mapping[str, str] | None = None, program: Sequence[str] = SERVICE
+) -> "subprocess.Popen[str]":
     """Start the service on a free port, with the tiny bundle of `root` unless `flags` say otherwise."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
     return subprocess.Popen(
         [
             sys.executable,
-            "-m",
-            "service",
+            *program,
             "--models-root",
             str(root),
             "--bundle",
             "tiny",
             "--port",
+            "0",
+            "--admin-port",
             "0",
             *flags,
         ],
@@ -241,22 +286,24 @@ def start(root: Path, *flags: str, environ: Mapping[str, str] | None = None) -> 
 
 
 @contextlib.contextmanager
-def serving(root: Path, *flags: str) -> Iterator[Process]:
+def serving(root: Path, *flags: str, program: Sequence[str] = SERVICE) -> Iterator[Process]:
     """A service that listens; on leaving it is stopped if it still runs."""
-    popen = start(root, *flags)
+    popen = start(root, *flags, program=program)
     process, is_up = Process(popen, 0, []), threading.Event()
 
     def collect() -> None:
         for line in popen.stderr or ():
             process.lines.append(json.loads(line))
             if process.lines[-1]["event"] == "listening":
+                process.port, process.admin_port = (
+                    int(process.lines[-1][name].rpartition(":")[2]) for name in ("url", "admin")
+                )
                 is_up.set()
 
     collector = threading.Thread(target=collect, daemon=True)
     collector.start()
     try:
         assert is_up.wait(WAIT_S), f"the service did not start: {process.lines}"
-        process.port = int(process.lines[-1]["url"].rpartition(":")[2])
         yield process
     finally:
         if popen.poll() is None:

@@ -2,11 +2,14 @@
 
 import asyncio
 import json
+import time
 from typing import Any
 
 import pytest
+from starlette.requests import Request
+from starlette.responses import Response
 
-from service.edge import Edge
+from service.edge import FIRST_BYTE, Edge, trace_of
 from service.metrics import Metrics
 from tests.service.support import JSON, Served
 
@@ -37,7 +40,7 @@ def test_made_ids_differ(served: Served) -> None:
     assert len({answer.headers["x-request-id"] for answer in answers}) == len(answers)
 
 
-def _call(app: Any, metrics: Metrics) -> list[dict[str, Any]]:
+def _call(app: Any, metrics: Metrics, noted: dict[str, Any] | None = None) -> list[dict[str, Any]]:
     """Send a request through an Edge around `app`; return what was sent back."""
     sent: list[dict[str, Any]] = []
 
@@ -47,7 +50,7 @@ def _call(app: Any, metrics: Metrics) -> list[dict[str, Any]]:
     async def receive() -> dict[str, Any]:
         return {"type": "http.request", "body": b"", "more_body": False}
 
-    scope = {"type": "http", "method": "GET", "path": "/v1/rerank", "headers": []}
+    scope = {"type": "http", "method": "GET", "path": "/v1/rerank", "headers": [], **(noted or {})}
     asyncio.run(Edge(app, metrics)(scope, receive, send))
     return sent
 
@@ -104,3 +107,19 @@ def test_answers_are_counted_by_route_and_class(served: Served) -> None:
         count("/v1/rerank", "4xx") - 1,
         count("other", "4xx") - 1,
     )
+
+
+def test_a_request_begins_with_its_first_byte() -> None:
+    """Where the server has noted the first byte, time counts from there; elsewhere from now."""
+    started: list[float] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        started.append(trace_of(Request(scope)).started_s)
+        await Response()(scope, receive, send)
+
+    _call(app, Metrics(), {FIRST_BYTE: 12.5})
+    before_s = time.monotonic()
+    _call(app, Metrics(), {})
+
+    assert started[0] == 12.5
+    assert before_s <= started[1] <= time.monotonic()

@@ -1,7 +1,8 @@
 """Tests of service/engine.py."""
 
 import json
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,6 @@ from bundle import Bundle, PairEncoder, Product, read_bundle
 from bundle.errors import BundleError
 from bundle.text import Row, assemble, padded_length
 from bundle.verify import Session, read_golden
-from service.batcher import plan_buckets
 from service.engine import Device, open_sessions, pick_precision
 from service.errors import EngineError
 from tests.service.support import ROOT
@@ -41,16 +41,22 @@ def _rows(bundle: Bundle) -> list[Row]:
     return own + encoder.encode("wireless mouse", [row.product for row in golden])
 
 
-def _logits(
-    session: Session, rows: list[Row], bundle: Bundle, plan: Callable[[list[int]], object]
-) -> list[bytes]:
-    """The logit of each row, bit for bit, computed in the buckets of a plan."""
+def _runs(lengths: list[int], most: int) -> Iterator[tuple[int, list[int]]]:
+    """Group places by length, and cut each group into runs of at most so many."""
+    groups = defaultdict(list)
+    for place, length in enumerate(lengths):
+        groups[length].append(place)
+    for length, places in groups.items():
+        yield from ((length, places[start : start + most]) for start in range(0, len(places), most))
+
+
+def _logits(session: Session, rows: list[Row], bundle: Bundle, most: int) -> list[bytes]:
+    """The logit of each row, bit for bit, computed in runs of at most so many rows."""
     text = bundle.manifest.text
     found: dict[int, bytes] = {}
-    for bucket in plan([padded_length(len(row), text.max_length) for row in rows]):  # type: ignore[attr-defined]
-        part = [rows[row] for row in bucket.rows]
-        logits = session.run(assemble(part, text.template, bucket.length))
-        found |= {row: logit.tobytes() for row, logit in zip(bucket.rows, logits, strict=True)}
+    for length, places in _runs([padded_length(len(row), text.max_length) for row in rows], most):
+        logits = session.run(assemble([rows[place] for place in places], text.template, length))
+        found |= {place: logit.tobytes() for place, logit in zip(places, logits, strict=True)}
     return [found[index] for index in range(len(rows))]
 
 
@@ -58,14 +64,11 @@ def test_a_pair_scores_the_same_alone_and_in_any_list(bundle: Bundle) -> None:
     """Bit for bit, a pair's logit does not depend on what it is computed with, nor in which session."""
     first, second = open_sessions(bundle, precision=None, device="cpu", workers=2)
     rows = _rows(bundle)
-    alone = [_logits(first, [row], bundle, lambda lengths: plan_buckets(lengths, 1))[0] for row in rows]
+    alone = _logits(first, rows, bundle, most=1)
 
-    for workers, session in ((1, first), (2, second), (7, first)):
-        for order in (list(range(len(rows))), np.random.default_rng(workers).permutation(len(rows)).tolist()):
-            listed = _logits(
-                session, [rows[i] for i in order], bundle, lambda lengths, w=workers: plan_buckets(lengths, w)
-            )
-            assert [alone[i] for i in order] == listed
+    for most, session in ((3, second), (8, first), (100, first)):
+        for order in (list(range(len(rows))), np.random.default_rng(most).permutation(len(rows)).tolist()):
+            assert [alone[i] for i in order] == _logits(session, [rows[i] for i in order], bundle, most)
 
 
 @pytest.mark.parametrize(

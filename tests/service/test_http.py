@@ -23,7 +23,7 @@ def test_documents_come_back_ranked(served: Served) -> None:
     assert all(set(result) == {"index", "relevance_score", "label"} for result in told["results"])
     assert ("tiny@1.0.0", None, 1.0) == (told["model"], told["degraded"], told["coverage"])
     assert (3, 0) == (told["usage"]["documents"], told["usage"]["truncated"])
-    assert ["parse", "tokenize", "queue", "infer", "total"] == list(told["timings_ms"])
+    assert ["receive", "parse", "tokenize", "queue", "infer", "total"] == list(told["timings_ms"])
     assert told["timings_ms"]["total"] >= max(list(told["timings_ms"].values())[:-1])
 
 
@@ -151,3 +151,50 @@ def test_nothing_echoes_the_input(served: Served, secret: str) -> None:
         assert is_documented_error(answer)
         assert b"secret" not in answer.body
         assert "secret" not in str(answer.headers)
+
+
+PREFLIGHT = {"access-control-request-method": "POST", "access-control-request-headers": "content-type"}
+
+
+@pytest.mark.parametrize(
+    ("origins", "origin", "allowed"),
+    [
+        ("", "https://shop.example", None),
+        ("https://shop.example", "https://shop.example", "https://shop.example"),
+        ("https://a.example,http://localhost:3000", "http://localhost:3000", "http://localhost:3000"),
+        ("https://shop.example", "https://other.example", None),
+        ("*", "https://other.example", "*"),
+    ],
+)
+def test_pages_of_allowed_origins_may_call(
+    tiny_bundle: Path, origins: str, origin: str, allowed: str | None
+) -> None:
+    """Without a setting no page of another origin may call; with one those that it names may."""
+    with Served(fake_app(tiny_bundle, FakeSession(), cors_origins=origins)) as served:
+        asked = {"origin": origin, **PREFLIGHT}
+        preflight = served.run(exchange(served.app, "OPTIONS", "/v1/rerank", headers=asked))
+        answer = served.post(GOOD, {**JSON, "origin": origin})
+
+    assert [allowed, allowed] == [
+        told.headers.get("access-control-allow-origin") for told in (preflight, answer)
+    ]
+    assert answer.status == 200
+    assert (preflight.status == 200) == (allowed is not None)
+
+
+def test_a_preflight_needs_no_key(tiny_bundle: Path, tmp_path: Path) -> None:
+    """A browser asks without the key whether it may send it."""
+    keys = tmp_path / "keys"
+    keys.write_text("shop " + "0" * 64)
+    settings = {"cors_origins": "https://shop.example", "api_keys_file": str(keys)}
+    with Served(fake_app(tiny_bundle, FakeSession(), **settings)) as served:
+        asked = {
+            "origin": "https://shop.example",
+            **PREFLIGHT,
+            "access-control-request-headers": "authorization",
+        }
+        preflight = served.run(exchange(served.app, "OPTIONS", "/v1/rerank", headers=asked))
+        answer = served.post(GOOD, {**JSON, "origin": "https://shop.example"})
+
+    assert (200, 401) == (preflight.status, answer.status)
+    assert answer.headers["access-control-allow-origin"] == "https://shop.example"

@@ -1,6 +1,6 @@
 """Tests of service/lifecycle.py; its server is tested with real signals in test_main.py."""
 
-from service.lifecycle import Lifecycle, State
+from service.lifecycle import STUCK, Lifecycle, State
 
 
 def test_a_life_goes_forward_only() -> None:
@@ -12,3 +12,12 @@ def test_a_life_goes_forward_only() -> None:
         states.append(lifecycle.state)
 
     assert [State.STARTING, State.READY, State.DRAINING, State.DRAINING] == states
+
+
+def test_the_first_reason_to_leave_gives_the_exit_code() -> None:
+    """A service that leaves for a fault keeps that exit code when it is told to stop besides."""
+    lifecycle = Lifecycle()
+    lifecycle.drain(STUCK)
+    lifecycle.drain()
+
+    assert lifecycle.exit_code == STUCK

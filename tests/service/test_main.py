@@ -1,5 +1,6 @@
 """Tests of service/__main__.py: real processes, their signals and their exit codes."""
 
+import contextlib
 import http.client
 import json
 import shutil
@@ -56,6 +57,8 @@ def test_a_real_process_ranks(process: Process) -> None:
         (["--precision", "int8"], {}, "no int8 graph"),
         (["--device", "cuda"], {}, "cuda"),
         (["--host", "203.0.113.1"], {}, "203.0.113.1"),
+        (["--admin-host", "203.0.113.1"], {}, "203.0.113.1"),
+        (["--cors-origins", "shop.example"], {}, "--cors-origins"),
     ],
 )
 def test_a_start_that_cannot_succeed_says_why(
@@ -117,7 +120,7 @@ def test_requests_in_flight_are_answered(tiny_bundle: Path) -> None:
         client = socket.create_connection(("127.0.0.1", running.port), timeout=WAIT_S)
         head = "POST /v1/rerank HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
         client.sendall(f"{head}content-length: {len(BODY)}\r\n\r\n{BODY[:10]}".encode())
-        while b"shelfrank_in_flight_requests 1.0" not in _ask(running.port, "GET", "/metrics")[1]:
+        while b"shelfrank_in_flight_requests 1.0" not in _ask(running.admin_port, "GET", "/metrics")[1]:
             pass
         running.popen.send_signal(signal.SIGTERM)
         while not any(line["event"] == "draining" for line in running.lines):
@@ -130,6 +133,26 @@ def test_requests_in_flight_are_answered(tiny_bundle: Path) -> None:
 
         assert answer.startswith(b"HTTP/1.1 200")
         assert b"relevance_score" in answer
+        assert running.popen.wait(WAIT_S) == 0
+
+
+def test_the_second_port_answers_until_the_end(tiny_bundle: Path) -> None:
+    """While the service drains and even after its own port has closed, metrics and health can be had."""
+    with serving(tiny_bundle, "--workers", "1", "--drain-delay-s", "0") as running:
+        client = socket.create_connection(("127.0.0.1", running.port), timeout=WAIT_S)
+        head = "POST /v1/rerank HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+        client.sendall(f"{head}content-length: {len(BODY)}\r\n\r\n{BODY[:10]}".encode())
+        while b"shelfrank_in_flight_requests 1.0" not in _ask(running.admin_port, "GET", "/metrics")[1]:
+            pass
+        running.popen.send_signal(signal.SIGTERM)
+        with contextlib.suppress(ConnectionRefusedError):
+            while True:
+                socket.create_connection(("127.0.0.1", running.port), timeout=WAIT_S).close()
+                time.sleep(0.01)
+        answers = [_ask(running.admin_port, "GET", path)[0] for path in ("/livez", "/readyz", "/metrics")]
+        client.close()
+
+        assert [200, 503, 200] == answers
         assert running.popen.wait(WAIT_S) == 0
 
 

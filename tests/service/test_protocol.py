@@ -188,3 +188,64 @@ def test_pipelined_requests_are_answered_in_order(process: Process) -> None:
 
     assert answers.count(b"HTTP/1.1 200 OK") == 2
     assert answers.index(b"relevance_score") < answers.index(b"alive")
+
+
+def _count(process: Process, name: str) -> float:
+    with socket.create_connection(("127.0.0.1", process.admin_port), timeout=PATIENCE_S) as client:
+        client.sendall(b"GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n")
+        _, body = _read_answer(client)
+    (line,) = (line for line in body.decode().splitlines() if line.startswith(name + " "))
+    return float(line.rpartition(" ")[2])
+
+
+def _ask_on(client: socket.socket, requests: bytes) -> None:
+    while True:
+        client.sendall(requests)
+        time.sleep(0.005)
+
+
+def test_who_reads_nothing_is_cut_off(tiny_bundle: Path) -> None:
+    """A client that stops reading its answers is cut off after the time-out, and counted; others are served."""
+    asked = b"GET /openapi.json HTTP/1.1\r\nhost: x\r\n\r\n"
+    with (
+        serving(tiny_bundle, "--send-timeout-s", "0.5", "--workers", "1") as running,
+        _connect(running) as client,
+    ):
+        with pytest.raises(ConnectionError):
+            _ask_on(client, asked * 20)  # the answers fill every buffer between us
+        with _connect(running) as other:
+            assert _post(other)[0] == 200
+
+        assert _count(running, "shelfrank_slow_readers_total") == 1
+
+
+def test_who_reads_slowly_is_not_cut_off(tiny_bundle: Path) -> None:
+    """As long as something of the answers is read now and then, the connection stays past the time-out."""
+    asked = b"GET /openapi.json HTTP/1.1\r\nhost: x\r\n\r\n"
+    with (
+        serving(tiny_bundle, "--send-timeout-s", "0.5", "--workers", "1") as running,
+        _connect(running) as client,
+    ):
+        client.sendall(asked * 1_000)  # some 20 MB of answers, more than the buffers between us hold
+        until_s = time.monotonic() + 1.5
+        while time.monotonic() < until_s:
+            assert client.recv(262_144)
+            time.sleep(0.03)
+
+        assert _count(running, "shelfrank_slow_readers_total") == 0
+
+
+def test_time_counts_from_the_first_byte(process: Process) -> None:
+    """What it took to receive a request is part of the time that its answer reports."""
+    request = HEAD + b"content-length: %d\r\n\r\n" % len(BODY) + BODY
+    with _connect(process) as client:
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        totals = []
+        for pause_s in (0.0, 0.3):
+            client.sendall(request[:20])  # in the middle of the first line
+            time.sleep(pause_s)
+            client.sendall(request[20:])
+            _, answer = _read_answer(client)
+            totals.append(json.loads(answer)["timings_ms"]["total"])
+
+    assert totals[0] < 300 <= totals[1]

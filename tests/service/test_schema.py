@@ -175,7 +175,7 @@ def test_any_bytes_give_a_query_or_a_refusal(body: bytes) -> None:
 @given(st.lists(st.builds(Product, title=st.text(), text=st.text(), bullets=st.text()), max_size=5))
 def test_characters_are_counted_over_all_fields(products: list[Product]) -> None:
     """The number of characters of a product is the sum over its fields."""
-    assert [len(p.title) + len(p.text) + len(p.bullets) for p in products] == list(text_chars(products))
+    assert [len(p.title) + len(p.text) + len(p.bullets) for p in products] == list(map(text_chars, products))
 
 
 def test_the_three_lists_are_the_only_lists() -> None:

@@ -11,34 +11,35 @@ import pytest
 from numpy.typing import NDArray
 
 from bundle import Product
+from service.call import Ranking
 from service.errors import Reason, Refused
 from service.metrics import Metrics
-from service.scorer import Ranking, Scorer
-from tests.service.support import WAIT_S, FakeSession, fake_scorer
+from service.ranking import LEAST
+from tests.service.support import WAIT_S, Bench, FakeSession, fake_bench
 
 Result = TypeVar("Result")
 WORDS = ["red", "blue", "green", "shoe", "mug", "cup", "desk", "lamp", "sofa", "shelf", "bed", "towel"]
 PRODUCTS = [Product(title=f"{word} {' '.join(WORDS[:count])}") for count, word in enumerate(WORDS)]
 
 
-def _with(scorer: Scorer, work: Callable[[], Awaitable[Result]]) -> Result:
+def _with(bench: Bench, work: Callable[[], Awaitable[Result]]) -> Result:
     """Run `work` on an event loop while the scorer's workers run."""
 
     async def main() -> Result:
         return await asyncio.wait_for(work(), WAIT_S)
 
-    scorer.pool.start()
+    bench.pool.start()
     try:
         return asyncio.run(main())
     finally:
-        scorer.pool.stop(WAIT_S)
+        bench.pool.stop(WAIT_S)
 
 
-def _rank(scorer: Scorer, products: list[Product] = PRODUCTS) -> Ranking:
+def _rank(bench: Bench, products: list[Product] = PRODUCTS) -> Ranking:
     async def work() -> Ranking:
-        return await scorer.rank("red shoe", products)
+        return await bench.rank([("red shoe", products)])
 
-    return _with(scorer, work)
+    return _with(bench, work)
 
 
 def _by_index(ranking: Ranking) -> dict[int, tuple[float, str | None]]:
@@ -47,13 +48,13 @@ def _by_index(ranking: Ranking) -> dict[int, tuple[float, str | None]]:
 
 def _row_of(root: Path, index: int) -> Callable[[NDArray[np.int64]], bool]:
     """Recognise the row of one product among padded rows."""
-    (row,) = fake_scorer(root, FakeSession()).encoder.encode("red shoe", [PRODUCTS[index]])
+    (row,) = fake_bench(root, FakeSession()).model.encoder.encode("red shoe", [PRODUCTS[index]])
     return lambda ids: bool(np.array_equal(ids[: len(row)], row.ids) and not ids[len(row) :].any())
 
 
 def test_every_product_has_a_place_and_the_cost_is_counted(tiny_bundle: Path) -> None:
     """A ranking is a permutation of the products with its tokens, padding and times."""
-    ranking = _rank(fake_scorer(tiny_bundle, FakeSession(), FakeSession()))
+    ranking = _rank(fake_bench(tiny_bundle, FakeSession(), FakeSession()))
 
     assert set(range(len(PRODUCTS))) == _by_index(ranking).keys()
     assert ranking.tokens > 0
@@ -64,7 +65,7 @@ def test_every_product_has_a_place_and_the_cost_is_counted(tiny_bundle: Path) ->
 def test_buckets_hold_rows_of_one_padded_length(tiny_bundle: Path) -> None:
     """Every run of the engine has a length that is a multiple of 8, and together they are all rows."""
     session = FakeSession()
-    _rank(fake_scorer(tiny_bundle, session))
+    _rank(fake_bench(tiny_bundle, session))
 
     assert all(length % 8 == 0 for _, length in session.runs)
     assert sum(rows for rows, _ in session.runs) == len(PRODUCTS)
@@ -74,19 +75,19 @@ def test_no_products_need_no_worker(tiny_bundle: Path) -> None:
     """An empty list is ranked at once, without a run."""
     session = FakeSession()
 
-    assert Ranking() == _rank(fake_scorer(tiny_bundle, session), [])
+    assert Ranking() == _rank(fake_bench(tiny_bundle, session), [])
     assert session.runs == []
 
 
 def test_a_measured_ranking_is_the_same_and_tells_more(tiny_bundle: Path) -> None:
     """Places and cost are those of a plain ranking; the counts of tokens come with it."""
-    scorer = fake_scorer(tiny_bundle, FakeSession(), FakeSession())
+    bench = fake_bench(tiny_bundle, FakeSession(), FakeSession())
     groups = [("red shoe", PRODUCTS[:5]), ("mug", PRODUCTS[5:])]
 
     async def work() -> tuple[Ranking, Ranking]:
-        return await scorer.rank_groups(groups), await scorer.rank_groups(groups, measured=True)
+        return await bench.rank(groups), await bench.rank(groups, measured=True)
 
-    plain, measured = _with(scorer, work)
+    plain, measured = _with(bench, work)
 
     assert (plain.places, plain.tokens, plain.truncated) == (
         measured.places,
@@ -103,12 +104,12 @@ def test_a_measured_ranking_is_the_same_and_tells_more(tiny_bundle: Path) -> Non
 def test_no_products_are_measured_without_a_run(tiny_bundle: Path) -> None:
     """The query of an empty list is counted, and the engine is left alone."""
     session = FakeSession()
-    scorer = fake_scorer(tiny_bundle, session)
+    bench = fake_bench(tiny_bundle, session)
 
     async def work() -> Ranking:
-        return await scorer.rank_groups([("red shoe", [])], measured=True)
+        return await bench.rank([("red shoe", [])], measured=True)
 
-    ranking = _with(scorer, work)
+    ranking = _with(bench, work)
 
     ((query, products),) = ranking.uses
     assert (2, []) == (query.tokens, products)
@@ -118,21 +119,21 @@ def test_no_products_are_measured_without_a_run(tiny_bundle: Path) -> None:
 
 def test_a_nonfinite_logit_costs_its_own_row_only(tiny_bundle: Path) -> None:
     """A NaN out of the engine leaves that product unscored; all others score as without it."""
-    clean = _by_index(_rank(fake_scorer(tiny_bundle, FakeSession())))
-    ranking = _rank(fake_scorer(tiny_bundle, FakeSession(nonfinite=_row_of(tiny_bundle, 5))))
+    clean = _by_index(_rank(fake_bench(tiny_bundle, FakeSession())))
+    ranking = _rank(fake_bench(tiny_bundle, FakeSession(nonfinite=_row_of(tiny_bundle, 5))))
 
-    assert {**clean, 5: (0.0, None)} == _by_index(ranking)
+    assert {**clean, 5: (LEAST / 2, None)} == _by_index(ranking)
     assert (1, "nonfinite", 5) == (ranking.unscored.total, ranking.unscored.reason, ranking.places[-1].index)
 
 
 def test_a_poison_row_costs_itself_only(tiny_bundle: Path) -> None:
     """If the engine raises whenever one row is present, that row alone stays unscored."""
-    clean = _by_index(_rank(fake_scorer(tiny_bundle, FakeSession())))
+    clean = _by_index(_rank(fake_bench(tiny_bundle, FakeSession())))
     is_poison = _row_of(tiny_bundle, 7)
     poisoned = FakeSession(fails=lambda ids: any(is_poison(row) for row in ids))
-    ranking = _rank(fake_scorer(tiny_bundle, poisoned))
+    ranking = _rank(fake_bench(tiny_bundle, poisoned))
 
-    assert {**clean, 7: (0.0, None)} == _by_index(ranking)
+    assert {**clean, 7: (LEAST / 2, None)} == _by_index(ranking)
     assert (1, "engine") == (ranking.unscored.total, ranking.unscored.reason)
 
 
@@ -145,24 +146,23 @@ def test_an_engine_that_fails_once_costs_nothing(tiny_bundle: Path) -> None:
         failed.set()
         return is_first
 
-    ranking = _rank(fake_scorer(tiny_bundle, FakeSession(fails=fails_once), metrics=metrics))
+    ranking = _rank(fake_bench(tiny_bundle, FakeSession(fails=fails_once), metrics=metrics))
 
     assert ranking.unscored.total == 0
-    assert _by_index(_rank(fake_scorer(tiny_bundle, FakeSession()))) == _by_index(ranking)
+    assert _by_index(_rank(fake_bench(tiny_bundle, FakeSession()))) == _by_index(ranking)
     assert metrics.registry.get_sample_value("shelfrank_worker_errors_total") == 1
 
 
 def test_a_dead_engine_still_ends_every_call(tiny_bundle: Path) -> None:
     """If nothing can be computed, every product is unscored, in the order of the request; the worker lives."""
-    scorer = fake_scorer(tiny_bundle, FakeSession(fails=lambda ids: True))  # noqa: ARG005 - whatever the rows are
+    bench = fake_bench(tiny_bundle, FakeSession(fails=lambda ids: True))  # noqa: ARG005 - whatever the rows are
 
     async def work() -> list[Ranking]:
-        return [await scorer.rank("red shoe", PRODUCTS) for _ in range(20)]
+        return [await bench.rank([("red shoe", PRODUCTS)]) for _ in range(20)]
 
-    for ranking in _with(scorer, work):
-        assert [(index, 0.0, None) for index in range(len(PRODUCTS))] == [
-            (place.index, place.score, place.label) for place in ranking.places
-        ]
+    for ranking in _with(bench, work):
+        assert list(range(len(PRODUCTS))) == [place.index for place in ranking.places]
+        assert {None} == {place.label for place in ranking.places}
 
 
 def test_logits_of_a_wrong_shape_are_an_engine_failure(tiny_bundle: Path) -> None:
@@ -172,7 +172,7 @@ def test_logits_of_a_wrong_shape_are_an_engine_failure(tiny_bundle: Path) -> Non
         def run(self, feeds: object, /) -> NDArray[np.float32]:
             return super().run(feeds)[:1]  # type: ignore[arg-type]  # as the class it extends
 
-    ranking = _rank(fake_scorer(tiny_bundle, Short()), PRODUCTS[:1] * 3)
+    ranking = _rank(fake_bench(tiny_bundle, Short()), PRODUCTS[:1] * 3)
 
     assert ranking.unscored.total == 0  # computed again one by one, where one logit is right
 
@@ -181,63 +181,63 @@ def test_a_cancelled_call_never_reaches_the_engine(tiny_bundle: Path) -> None:
     """What waits behind a busy engine and is cancelled is dropped; its neighbours are ranked."""
     gate, metrics = threading.Event(), Metrics()
     session = FakeSession(gate=gate)
-    scorer = fake_scorer(tiny_bundle, session, metrics=metrics)
+    bench = fake_bench(tiny_bundle, session, metrics=metrics)
 
     async def work() -> tuple[Ranking, Ranking]:
-        first = scorer.rank("red shoe", PRODUCTS[:1])
-        gone = [scorer.rank("red shoe", PRODUCTS[:1]) for _ in range(100)]
-        last = scorer.rank("red shoe", PRODUCTS[:1])
+        first = bench.rank([("red shoe", PRODUCTS[:1])])
+        gone = [bench.rank([("red shoe", PRODUCTS[:1])]) for _ in range(100)]
+        last = bench.rank([("red shoe", PRODUCTS[:1])])
         for future in gone:
             future.cancel()
         gate.set()
         return await first, await last
 
-    rankings = _with(scorer, work)
+    rankings = _with(bench, work)
 
     assert all(ranking.unscored.total == 0 for ranking in rankings)
-    assert len(session.runs) == 2
+    assert sum(rows for rows, _ in session.runs) == 2
     assert metrics.registry.get_sample_value("shelfrank_dropped_jobs_total") == 100
 
 
 def test_a_failing_encoder_is_told_to_the_caller(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An error outside the engine is a bug of ours: the call raises, and the worker goes on."""
-    scorer = fake_scorer(tiny_bundle, FakeSession())
+    bench = fake_bench(tiny_bundle, FakeSession())
 
     async def work() -> Ranking:
         with monkeypatch.context() as patch:
-            patch.setattr(scorer.encoder, "encode", lambda *_: 1 / 0)
+            patch.setattr(bench.model.encoder, "encode", lambda *_: 1 / 0)
             with pytest.raises(ZeroDivisionError):
-                await scorer.rank("red shoe", PRODUCTS)
-        return await scorer.rank("red shoe", PRODUCTS)
+                await bench.rank([("red shoe", PRODUCTS)])
+        return await bench.rank([("red shoe", PRODUCTS)])
 
-    assert len(_with(scorer, work).places) == len(PRODUCTS)
+    assert len(_with(bench, work).places) == len(PRODUCTS)
 
 
 def test_a_failing_ranking_is_told_to_the_caller(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An error after the engine is not taken for the engine's: the call raises instead of computing again."""
     session = FakeSession()
-    scorer = fake_scorer(tiny_bundle, session)
-    monkeypatch.setattr("service.scorer.rank_places", lambda *_: 1 / 0)
+    bench = fake_bench(tiny_bundle, session)
+    monkeypatch.setattr("service.call.rank_places", lambda *_: 1 / 0)
 
     with pytest.raises(ZeroDivisionError):
-        _rank(scorer, PRODUCTS[:1])
+        _rank(bench, PRODUCTS[:1])
     assert len(session.runs) == 1
 
 
 def test_offloaded_work_returns_or_refuses(tiny_bundle: Path) -> None:
     """A function runs on a worker; a refusal comes back and is no error of the worker, any other error is."""
     metrics = Metrics()
-    scorer = fake_scorer(tiny_bundle, FakeSession(), metrics=metrics)
+    bench = fake_bench(tiny_bundle, FakeSession(), metrics=metrics)
 
     def refuse() -> str:
         raise Refused(Reason.BLANK_QUERY)
 
     async def work() -> str:
         with pytest.raises(Refused):
-            await scorer.offload(refuse)
+            await bench.scorer.offload(refuse)
         with pytest.raises(ZeroDivisionError):
-            await scorer.offload(lambda: 1 / 0)
-        return await scorer.offload(lambda: threading.current_thread().name)
+            await bench.scorer.offload(lambda: 1 / 0)
+        return await bench.scorer.offload(lambda: threading.current_thread().name)
 
-    assert _with(scorer, work).startswith("worker-")
+    assert _with(bench, work).startswith("worker-")
     assert metrics.registry.get_sample_value("shelfrank_worker_errors_total") == 1

@@ -67,6 +67,18 @@ def test_bundle_is_complete_and_verified(packed: Any) -> None:
     assert manifest.provenance.recipe_sha256 == packed.recipe.sha256()
 
 
+def test_the_bundle_says_how_held_out_pairs_score(packed: Any) -> None:
+    """The manifest's reference counts every pair of the held-out lists once, and says that these are the sample."""
+    told = read_bundle(packed.out, "tiny").manifest.reference
+    pairs = packed.inputs("data") / "pairs.parquet"
+    lists = [judged for split in ("validation", "test") for judged in read_lists(pairs, split)]
+
+    assert told is not None
+    assert told.sample == f"judged pairs of {len(lists)} of {len(lists)} held-out lists (validation, test)"
+    assert told.precision == "int8"
+    assert told.pairs == sum(map(len, lists)) == sum(told.scores) == sum(told.classes)
+
+
 def test_a_half_graph_is_packed_and_proves_itself(packed: Any, tmp_path: Path) -> None:
     """Asked for, the fp16 graph stands beside the default one and passes the same golden rows."""
     root = support.copy_run(packed.out.parent, tmp_path / "run")

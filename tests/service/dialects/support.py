@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from service.call import Ranking
 from service.dialects.dialect import Ask, Dialect, Scored
 from service.errors import Reason, Refused
-from service.ranking import rank_places
-from service.scorer import Ranking
+from service.ranking import Cause, rank_places
 from service.settings import Settings
 from tests.tiny import tiny_files, tiny_manifest
 
@@ -34,8 +34,10 @@ def asked(dialect: Dialect, **fields: object) -> Ask:
 def scored(logits: Sequence[float] = LOGITS, failed: Sequence[int] = ()) -> Scored:
     """A request whose pairs got these logits."""
     values = np.array(logits, dtype=np.float32)
-    places, unscored = rank_places(values, failed, MANIFEST)
-    times_s = dict.fromkeys(("parse", "tokenize", "queue", "infer", "total"), 0.001)
+    causes = np.zeros(len(values), np.int8)
+    causes[list(failed)] = Cause.ENGINE
+    places, unscored = rank_places(values, causes, MANIFEST)
+    times_s = dict.fromkeys(("receive", "parse", "tokenize", "queue", "infer", "total"), 0.001)
     ranking = Ranking(places=places, logits=values, unscored=unscored, tokens=22)
     return Scored("r1", "tiny@1.0.0", "0123456789ab", MANIFEST, ranking, times_s, created_s=1_700_000_000)
 

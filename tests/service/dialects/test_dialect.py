@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from service.dialects.dialect import best_first, decimal, finite_logits, in_order, paired, said
 from service.errors import Reason, Refused
+from service.ranking import LEAST
 from tests.service.dialects.support import LIMITS, scored
 
 NAMES = ("first", "second")
@@ -92,13 +93,13 @@ def test_scores_and_logits_have_an_order() -> None:
     assert sorted(in_order(what), key=bytes) != in_order(what)
 
 
-def test_what_was_not_scored_is_zero_or_refused() -> None:
-    """A score that is missing is 0 and last; a logit that is missing cannot be told."""
+def test_what_was_not_scored_is_last_or_refused() -> None:
+    """A score that is missing is below any that is computed; a logit that is missing cannot be told."""
     what = scored([float("nan"), 3.0], failed=[])
 
-    assert [(1, True), (0, False)] == [
-        (index, float(bytes(score)) > 0) for index, score in best_first(what, None)
-    ]
+    (best, first), (rest, last) = best_first(what, None)
+    assert (1, 0) == (best, rest)
+    assert float(bytes(first)) >= LEAST > float(bytes(last)) > 0
     with pytest.raises(Refused) as caught:
         finite_logits(what)
     assert caught.value.reason is Reason.UNSCORED

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from service.dialects.dialect import Ask
 from service.dialects.kserve import model_metadata, parse_infer, refuse, server_metadata
 from service.errors import Reason, Refused
+from service.ranking import LEAST
 from tests.service.dialects.support import LIMITS, MANIFEST, TEXTS, scored, told
 
 
@@ -55,10 +56,11 @@ def test_only_what_is_wanted_comes_back() -> None:
 
 
 def test_what_was_not_scored_has_no_label() -> None:
-    """A document without a score has 0 and an empty label."""
+    """A document without a score has one below any that is computed, and an empty label."""
     outputs = told(_infer(QUERY, DOCUMENTS), scored([1.0, float("nan"), 2.0]))["outputs"]
 
-    assert (0.0, "") == (outputs[0]["data"][1], outputs[1]["data"][1])
+    assert 0 < outputs[0]["data"][1] < LEAST
+    assert "" == outputs[1]["data"][1]
 
 
 def test_queries_pair_with_documents() -> None:

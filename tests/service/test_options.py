@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from service.settings import SettingRow, Settings, SettingsError, describe_settings, load_settings
+from service.options import SettingRow, describe_settings, load_settings
+from service.settings import Settings, SettingsError
 from tests.service.support import ROOT
 
 ROWS = describe_settings()

@@ -1,0 +1,300 @@
+"""PURE. Decides what a free worker does next, of all requests that wait.
+
+Knows lengths, costs, deadlines, priorities and tenants; does not know time, threads, texts or the engine.
+Invariant: a row is handed out at most once and never past its deadline, and a worker is never left idle while one waits.
+
+Levels of priority come strictly one after another. Within a level the tenants share by weight (start-time fair
+queueing: each has a virtual clock that its work moves on, and the one that is furthest behind is next), and a tenant's
+requests come in their order. Rows are computed in runs of one padded length. A run that would be too short to be worth
+its fixed cost is filled up with rows of that length from requests further back.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Generic, TypeVar
+
+MAX_RUN_TOKENS: Final = 16_384  # bounds the memory of one run
+WORTHWHILE_TOKENS: Final = 256  # below this a second run costs more than it shares
+LOOK_BACK: Final = 32  # requests that are looked through for rows to fill a run with
+TOKENIZE_SHARE: Final = 1 / 32  # of a request's cost, which is what tokenizing moves its tenant's clock on
+
+Owner = TypeVar("Owner")
+
+
+@dataclass(slots=True, eq=False)
+class Entry(Generic[Owner]):
+    """A request that waits: whose it is, what it is expected to cost, and the rows that are still to compute.
+
+    `seconds(tokens, rows)` predicts a run of its `model`; rows of one model are computed together.
+    """
+
+    owner: Owner
+    model: Hashable
+    level: int
+    tenant: str
+    deadline_s: float
+    cost_s: float
+    seconds: Callable[[int, int], float]
+    is_tokenized: bool = False
+    is_over: bool = False
+    waiting: dict[int, list[int]] = field(default_factory=dict)  # padded length -> rows
+    _tokens: int = 0
+
+    def await_rows(self, lengths: Sequence[int]) -> None:
+        """Take in the padded lengths of all rows, which replace the expected cost by a better one."""
+        for row, length in enumerate(lengths):
+            self.waiting.setdefault(length, []).append(row)
+        self._tokens = sum(lengths)
+        self.cost_s = sum(
+            self.seconds(length * len(rows), len(rows)) for length, rows in self.waiting.items()
+        )
+        self.is_tokenized = True
+
+    def take(self, length: int, count: int) -> tuple[list[int], float]:
+        """Take `count` rows of a length out; return them and the cost that went with them."""
+        rows = self.waiting[length]
+        taken, left = rows[:count], rows[count:]
+        if left:
+            self.waiting[length] = left
+        else:
+            del self.waiting[length]
+        tokens = length * len(taken)
+        cost_s = self.cost_s * tokens / self._tokens
+        self._tokens -= tokens
+        self.cost_s = self.cost_s - cost_s if self._tokens else 0.0
+        return taken, cost_s
+
+    @property
+    def has_work(self) -> bool:
+        """Whether something of it was not begun."""
+        return bool(self.waiting) or not self.is_tokenized
+
+    def give_up(self) -> None:
+        """Let go of the rows that were not taken."""
+        self.waiting.clear()
+        self._tokens = 0
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that wait, padding included; 0 before it is tokenized."""
+        return self._tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Tokenize(Generic[Owner]):
+    """Turn the texts of a request into rows."""
+
+    entry: Entry[Owner]
+
+
+@dataclass(frozen=True, slots=True)
+class Run(Generic[Owner]):
+    """Compute rows of one or several requests, all of one model and padded to one length."""
+
+    model: Hashable
+    length: int
+    parts: tuple[tuple[Entry[Owner], tuple[int, ...]], ...]
+    cost_s: float
+
+    @property
+    def rows(self) -> int:
+        """How many rows."""
+        return sum(len(rows) for _, rows in self.parts)
+
+
+@dataclass(slots=True)
+class _Line(Generic[Owner]):
+    """The requests of one tenant at one level, and how far its virtual clock is."""
+
+    weight: float
+    clock_s: float = 0.0
+    cost_s: float = 0.0
+    fresh: deque[Entry[Owner]] = field(default_factory=deque)
+    ready: deque[Entry[Owner]] = field(default_factory=deque)
+    away: int = 0  # requests that are being tokenized
+
+    @property
+    def is_busy(self) -> bool:
+        return bool(self.fresh or self.ready or self.away)
+
+
+class Scheduler(Generic[Owner]):
+    """The queue of all requests; `weights` are those of the tenants, `levels` counts the priorities."""
+
+    def __init__(self, workers: int, weights: Mapping[str, float], levels: int) -> None:
+        self._workers = workers
+        self._levels = [
+            {name: _Line[Owner](weight) for name, weight in weights.items()} for _ in range(levels)
+        ]
+        self._running_s = 0.0
+
+    def add(self, entry: Entry[Owner]) -> None:
+        """Queue a request whose texts are not tokenized yet."""
+        lines = self._levels[entry.level]
+        line = lines[entry.tenant]
+        if not line.is_busy:  # whoever comes back has saved nothing up while it was away
+            busy = [other.clock_s for other in lines.values() if other.is_busy]
+            line.clock_s = max(line.clock_s, min(busy, default=0.0))
+        line.fresh.append(entry)
+        line.cost_s += entry.cost_s
+
+    def tokenized(self, entry: Entry[Owner], lengths: Sequence[int]) -> None:
+        """Queue the rows of a request that `next` had tokenized; their padded lengths in the order of its rows."""
+        line = self._line(entry)
+        line.away -= 1
+        if entry.is_over:
+            return
+        before_s = entry.cost_s
+        entry.await_rows(lengths)
+        line.cost_s += entry.cost_s - before_s
+        line.ready.append(entry)
+
+    def untokenized(self, entry: Entry[Owner]) -> None:
+        """Forget a request whose texts could not be tokenized."""
+        self._line(entry).away -= 1
+        self.drop(entry)
+
+    def one_by_one(self, run: Run[Owner]) -> list[Run[Owner]]:
+        """Return a run that failed as runs of one row each, for those that still want theirs."""
+        rows = [(entry, row) for entry, places in run.parts if not entry.is_over for row in places]
+        runs = [
+            Run(run.model, run.length, ((entry, (row,)),), entry.seconds(run.length, 1))
+            for entry, row in rows
+        ]
+        self._running_s += sum(single.cost_s for single in runs)
+        return runs
+
+    def drop(self, entry: Entry[Owner]) -> None:
+        """Forget what is left of a request: it is complete, cancelled or late."""
+        if not entry.is_over:
+            entry.is_over = True
+            self._line(entry).cost_s -= entry.cost_s
+            entry.give_up()
+
+    def done(self, run: Run[Owner]) -> None:
+        """Note that a run has ended."""
+        self._running_s = max(0.0, self._running_s - run.cost_s)
+
+    def next(self, now_s: float) -> Tokenize[Owner] | Run[Owner] | None:
+        """Hand out the next piece of work, or None if there is none."""
+        for lines in self._levels:
+            busy = [line for line in lines.values() if line.fresh or line.ready]
+            for line in sorted(busy, key=lambda line: line.clock_s):
+                task = self._next_of(line, lines, now_s)
+                if task is not None:
+                    return task
+        return None
+
+    def finish_s(self, level: int, tenant: str, cost_s: float) -> float:
+        """Predict after how many seconds a new request of a tenant that costs `cost_s` would be done.
+
+        Before it come all more urgent levels, and of its own level what its tenant has waiting. Beside it come the
+        other tenants, with what they get meanwhile by their weights, but no more than they have waiting.
+        """
+        urgent_s = sum(line.cost_s for lines in self._levels[:level] for line in lines.values())
+        own = self._levels[level][tenant]
+        own_s = own.cost_s + cost_s
+        others = [line for name, line in self._levels[level].items() if name != tenant]
+        beside_s = sum(min(line.cost_s, own_s * line.weight / own.weight) for line in others)
+        return max(0.0, self._running_s + urgent_s + own_s + beside_s) / self._workers
+
+    @property
+    def backlog_s(self) -> float:
+        """Predicted seconds of work that wait or run, for all workers together."""
+        waiting_s = sum(line.cost_s for lines in self._levels for line in lines.values())
+        return max(0.0, self._running_s + waiting_s) / self._workers
+
+    @property
+    def waiting(self) -> int:
+        """Requests that are not over and wait for a worker."""
+        queues = (
+            queue for lines in self._levels for line in lines.values() for queue in (line.fresh, line.ready)
+        )
+        return sum(not entry.is_over for queue in queues for entry in queue)
+
+    def _line(self, entry: Entry[Owner]) -> _Line[Owner]:
+        return self._levels[entry.level][entry.tenant]
+
+    def _next_of(
+        self, line: _Line[Owner], lines: Mapping[str, _Line[Owner]], now_s: float
+    ) -> Tokenize[Owner] | Run[Owner] | None:
+        """Return the next work of one tenant: it tokenizes ahead only until there is enough for full runs."""
+        self._forget_late(line.fresh, now_s)
+        self._forget_late(line.ready, now_s)
+        ahead = sum(entry.tokens for entry in itertools.islice(line.ready, LOOK_BACK))
+        if line.fresh and ahead < 2 * WORTHWHILE_TOKENS * self._workers:
+            entry = line.fresh.popleft()
+            line.away += 1
+            line.clock_s += entry.cost_s * TOKENIZE_SHARE / line.weight
+            return Tokenize(entry)
+        while line.ready:
+            run = self._run(line.ready[0], lines, now_s)
+            self._forget_late(line.ready, now_s)
+            if run is not None:
+                return run
+        return None
+
+    def _forget_late(self, queue: deque[Entry[Owner]], now_s: float) -> None:
+        """Take what is over, empty or late from the head of a queue; the rest is met when its turn comes."""
+        while queue:
+            entry = queue[0]
+            if entry.deadline_s <= now_s:
+                self.drop(entry)
+            if not entry.is_over and not (entry.is_tokenized and not entry.waiting):
+                return
+            queue.popleft()
+
+    def _run(self, entry: Entry[Owner], lines: Mapping[str, _Line[Owner]], now_s: float) -> Run[Owner] | None:
+        """Take a run of the longest part of a request; None, and the request dropped, if no row is done in time."""
+        length = max(entry.waiting, key=lambda length: (length * len(entry.waiting[length]), length))
+        share = max(WORTHWHILE_TOKENS, -(-entry.tokens // (2 * self._workers)))
+        count = len(entry.waiting[length])
+        parts = max(-(-count * length // share), -(-count // max(1, MAX_RUN_TOKENS // length)))
+        count = _in_time(entry, length, -(-count // parts), now_s)
+        if not count:
+            self.drop(entry)
+            return None
+        taken = [self._take(entry, length, count)]
+        for other in self._behind(entry, lines):
+            room = WORTHWHILE_TOKENS // length - sum(len(rows) for _, rows, _ in taken)
+            if room <= 0:
+                break
+            if length in other.waiting and other.deadline_s > now_s:
+                taken.append(self._take(other, length, room))
+        cost_s = sum(cost for _, _, cost in taken)
+        self._running_s += cost_s
+        return Run(entry.model, length, tuple((e, rows) for e, rows, _ in taken), cost_s)
+
+    def _take(
+        self, entry: Entry[Owner], length: int, count: int
+    ) -> tuple[Entry[Owner], tuple[int, ...], float]:
+        line = self._line(entry)
+        rows, cost_s = entry.take(length, count)
+        line.cost_s -= cost_s
+        line.clock_s += cost_s / line.weight
+        return entry, tuple(rows), cost_s
+
+    def _behind(self, entry: Entry[Owner], lines: Mapping[str, _Line[Owner]]) -> Iterator[Entry[Owner]]:
+        """Yield requests of the same model further back, those of the own level in their order first."""
+        levels = [lines, *self._levels[entry.level + 1 :]]
+        queues = [
+            line.ready for level in levels for line in sorted(level.values(), key=lambda line: line.clock_s)
+        ]
+        candidates = itertools.islice(itertools.chain.from_iterable(queues), LOOK_BACK)
+        yield from (e for e in candidates if e is not entry and not e.is_over and e.model == entry.model)
+
+
+def _in_time(entry: Entry[Owner], length: int, count: int, now_s: float) -> int:
+    """Return how many of `count` rows are computed before the deadline, as predicted."""
+    left_s = entry.deadline_s - now_s
+    if entry.seconds(length * count, count) <= left_s:
+        return count
+    one_s = entry.seconds(length, 1)
+    two_s = entry.seconds(2 * length, 2)
+    if one_s > left_s:
+        return 0
+    return min(count, 1 + int((left_s - one_s) / max(two_s - one_s, 1e-9)))
