@@ -32,7 +32,19 @@ class ServiceError(Exception):
 @contextmanager
 def running_service() -> Iterator[str]:
     """Start `python -m service` on a free port and give its URL; SHELFRANK_* settings apply as usual."""
-    command = [sys.executable, "-m", "service", "--port", "0", "--log-format", "json", "--log-level", "info"]
+    command = [
+        sys.executable,
+        "-m",
+        "service",
+        "--port",
+        "0",
+        "--admin-port",
+        "0",
+        "--log-format",
+        "json",
+        "--log-level",
+        "info",
+    ]
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen([*command, "--drain-delay-s", "0"], cwd=REPOSITORY, stderr=log)  # noqa: S603 - our own service
         try:

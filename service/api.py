@@ -22,6 +22,7 @@ from service.edge import JsonResponse, trace_of
 from service.errors import Reason, Refused
 from service.explain import explain_limits, parse_explain
 from service.guard import read_body, unless_gone
+from service.keys import TENANT
 from service.lifecycle import Lifecycle, State
 from service.metrics import Metrics
 from service.models import to_json
@@ -36,7 +37,6 @@ Result = TypeVar("Result")
 LOOP_PARSE_BYTES: Final = 65_536  # parsed within 0.1 ms; a larger body goes to a worker
 SPOKEN: Final = "shelfrank.dialect"  # where in a scope it stands how to refuse
 RECEIVED: Final = "shelfrank.received_s"  # where in a scope it stands when its body was complete
-TENANT: Final = "shelfrank.tenant"  # where in a scope it stands whose key a request came with
 JSON_BYTES: Final = "inference-header-content-length"
 
 
@@ -223,10 +223,14 @@ class Api:
         )
         written_s = time.monotonic()
         times_s |= {"respond": written_s - ranked_s, "total": written_s - trace.started_s}
-        self._account.answered(
-            trace, request.headers, terms=terms, version=version, ranking=ranking, times_s=times_s
-        )
-        self._opinions.answered(version, ask.groups, ranking)
+
+        def put_down() -> None:
+            self._account.answered(
+                trace, request.headers, terms=terms, version=version, ranking=ranking, times_s=times_s
+            )
+            self._opinions.answered(version, ask.groups, ranking)
+
+        asyncio.get_running_loop().call_soon(put_down)  # when the answer has been written
         headers = {"x-degraded": ranking.unscored.reason} if ranking.unscored.reason else None
         return JsonResponse(body, headers=headers)
 

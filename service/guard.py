@@ -56,11 +56,13 @@ async def unless_gone(future: asyncio.Future[Result], receive: Receive) -> Resul
     `receive` has to be the server's own: a middleware in between may hide that the client has gone.
     """
     gone = asyncio.ensure_future(_wait_until_gone(receive))
+    gone.add_done_callback(lambda _: future.cancel())
     try:
-        await asyncio.wait((future, gone), return_when=asyncio.FIRST_COMPLETED)
-        if not future.done():
-            raise ClientGone
-        return future.result()
+        return await future
+    except asyncio.CancelledError:
+        if gone.done() and not gone.cancelled():
+            raise ClientGone from None
+        raise
     finally:
         gone.cancel()
         future.cancel()

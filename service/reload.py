@@ -15,6 +15,7 @@ from bundle import BundleError
 from bundle.manifest import is_name
 from service.errors import EngineError, Reason, Refused
 from service.logs import event
+from service.memory import give_back
 from service.meters import NEWCOMERS
 from service.metrics import Metrics
 from service.model import ServedModel
@@ -24,6 +25,7 @@ from service.versions import Newcomer, NewcomerRole, Version, Versions
 
 STATUSES: Final = {"not_found": 404, "already_served": 409, "engine": 422, "load_failed": 500}
 REFUSED_BUNDLE: Final = 422
+SETTLE_S: Final = 1.0  # by then the requests that still had a model which was replaced are answered
 
 
 class LoadFailed(Exception):
@@ -69,7 +71,8 @@ class Rollout:
     async def reload(self, directory: str | None = None) -> None:
         """Replace the stable model by the bundle of a directory, or by what is now in its own; LoadFailed."""
         async with self._loading:
-            version = await self._loaded(directory or self._versions.stable.directory, "stable")
+            found = self._versions.stable.directory if directory is None else directory
+            version = await self._loaded(found, "stable")
             self._replace(version, "reloaded")
 
     async def admit(self, role: NewcomerRole, directory: str, share: float) -> None:
@@ -78,6 +81,7 @@ class Rollout:
             newcomer = Newcomer(await self._loaded(directory, role), share)
             self._metrics.rollout.part(role)
             self._versions.admit(role, newcomer)
+            _give_back_soon()
             facts = newcomer.version.facts
             event(f"{role}_started", model=facts.id, bundle=facts.bundle, share=share)
 
@@ -113,6 +117,7 @@ class Rollout:
         self._versions.replace(version)
         for role in NEWCOMERS:
             self._metrics.rollout.part(role)
+        _give_back_soon()
         event(how, model=version.facts.id, bundle=version.facts.bundle, was=was)
 
     def _dismiss(self, role: NewcomerRole) -> Newcomer:
@@ -120,6 +125,7 @@ class Rollout:
         if left is None:
             raise Refused(Reason.NO_NEWCOMER)
         self._metrics.rollout.part(role)
+        _give_back_soon()
         return left
 
     async def _loaded(self, directory: str, role: Role) -> Version:
@@ -135,6 +141,7 @@ class Rollout:
 
     def _failed(self, failure: LoadFailed, directory: str, role: Role) -> LoadFailed:
         self._metrics.rollout.reloads["failed"].inc()
+        _give_back_soon()
         named = directory if is_name(directory) else ""
         event("reload_failed", logging.ERROR, role=role, directory=named, code=failure.code)
         return failure
@@ -147,3 +154,9 @@ def _failure(error: Exception) -> LoadFailed:
     if isinstance(error, EngineError):
         return LoadFailed("engine", str(error))
     return LoadFailed("load_failed", f"Loading failed with {type(error).__name__}.")
+
+
+def _give_back_soon() -> None:
+    """Give memory back when the model that has gone is needed no more."""
+    loop = asyncio.get_running_loop()
+    loop.call_later(SETTLE_S, loop.run_in_executor, None, give_back)

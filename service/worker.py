@@ -173,29 +173,39 @@ class WorkerPool:
     def _do(self, task: Task, worker: int) -> Task | None:
         """Do a task; return what follows from it."""
         if isinstance(task, Run):
-            return _Delivery(task, self._compute(task, worker))
+            return self._compute(task, worker)
         if isinstance(task, Tokenize):
             lengths = task.entry.owner.tokenize()
             with self._changed:
                 self._scheduler.tokenized(task.entry, lengths)
                 self._changed.notify_all()
+        elif isinstance(task, _Delivery):
+            try:
+                task.run()
+            finally:
+                self._learn(task)
         elif task.wanted():
             task.run()
         else:
             self._on_drop()
         return None
 
-    def _compute(self, run: Run[Owner], worker: int) -> NDArray[np.float32]:
+    def _compute(self, run: Run[Owner], worker: int) -> "_Delivery":
         model = run.model
         assert isinstance(model, ServedModel), "every entry is of a model"
         rows = [row for entry, places in run.parts for row in entry.owner.rows(places)]
         began_s = time.monotonic()
         logits = model.compute(rows, run.length, worker)
-        took_s = time.monotonic() - began_s
+        return _Delivery(run, logits, time.monotonic() - began_s)
+
+    def _learn(self, delivery: "_Delivery") -> None:
+        """Note that a run has ended and what it cost; after it was delivered, as somebody waits for that."""
+        run = delivery.of
+        model = run.model
+        assert isinstance(model, ServedModel), "every entry is of a model"
         with self._changed:
             self._scheduler.done(run)
-            model.costs.observe(run.length * len(rows), len(rows), took_s)
-        return logits
+            model.costs.observe(run.length * run.rows, run.rows, delivery.took_s)
 
     def _fail(self, task: Task, error: Exception) -> None:
         """Try the rows of a failed run one by one, each once; what fails alone is told to whoever waits."""
@@ -219,8 +229,9 @@ class WorkerPool:
 class _Delivery:
     """Gives the logits of a run, float32 [rows], to those whose rows they are."""
 
-    def __init__(self, run: Run[Owner], logits: NDArray[np.float32]) -> None:
-        self._run = run
+    def __init__(self, run: Run[Owner], logits: NDArray[np.float32], took_s: float) -> None:
+        self.of = run
+        self.took_s = took_s
         self._logits = logits
 
     def wanted(self) -> bool:
@@ -228,10 +239,10 @@ class _Delivery:
 
     def run(self) -> None:
         start = 0
-        for entry, places in self._run.parts:
+        for entry, places in self.of.parts:
             entry.owner.deliver(places, self._logits[start : start + len(places)])
             start += len(places)
 
     def fail(self, error: Exception) -> None:
-        for entry, _ in self._run.parts:
+        for entry, _ in self.of.parts:
             entry.owner.fail(error)
