@@ -16,7 +16,7 @@ from bundle.verify import Session
 from service.cost import CostModel
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class ServedModel:
     """One bundle in one precision on one device; `costs` are learnt while it serves."""
 

@@ -144,7 +144,11 @@ class SecondOpinions:
             scores.append(scores_of(ranking))
             if second.role == "shadow":  # it answers nobody, so its drift is seen here alone
                 second.version.drift.add(
-                    ranking.logits, rows=ranking.rows, truncated=ranking.truncated, tokens=ranking.tokens
+                    ranking.logits,
+                    rows=ranking.rows,
+                    truncated=ranking.truncated,
+                    tokens=ranking.tokens,
+                    unknown=ranking.unknown_tokens,
                 )
         return np.concatenate(scores)
 

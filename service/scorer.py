@@ -12,7 +12,7 @@ from typing import Final, Generic, TypeVar
 
 from bundle.text import Packed, padded_length
 from service.admission import CHARS_PER_TOKEN, Admission, documents_that_fit, predict_tokens
-from service.budget import RESPOND_S, Terms
+from service.budget import PRIORITIES, RESPOND_S, Terms
 from service.call import Call, Groups, Ranking, on_loop
 from service.cost import Slip
 from service.errors import Reason, Refused
@@ -38,7 +38,7 @@ class Scorer:
     def __init__(self, pool: WorkerPool, admission: Admission) -> None:
         self.pool = pool
         self.admission = admission
-        self._slip = Slip()
+        self._slips = [Slip() for _ in PRIORITIES]
 
     def rank(
         self, model: ServedModel, groups: Groups, terms: Terms, *, measured: bool = False
@@ -89,7 +89,7 @@ class Scorer:
             timer.cancel()
             self.pool.drop(entry)
             if not done.cancelled():
-                self._slip.observe(predicted_s, call.age_s)
+                self._slips[terms.level].observe(predicted_s, call.age_s)
 
         future.add_done_callback(settled)
         self.pool.submit(entry)
@@ -101,7 +101,7 @@ class Scorer:
         What waits may take longer than predicted, as others did lately; with nothing before it a request is let in as
         it is predicted, so that there is always one to learn from.
         """
-        pool, slip = self.pool, self._slip
+        pool, slip = self.pool, self._slips[terms.level]
         spreads = CAUTION if terms.on_failure == "error" else 0.0
         is_first = not pool.backlog_s
 

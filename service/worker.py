@@ -147,16 +147,23 @@ class WorkerPool:
             self._changed.notify()
 
     def _loop(self, worker: int) -> None:
-        while (task := self._next(worker)) is not None:
-            following: Task | None = task
-            while following is not None:
-                task = following
-                try:
-                    following = self._do(task, worker)
-                except Exception as error:  # noqa: BLE001  the worker's broad catch: counted, and told to whoever waits
-                    self._on_error(error)
-                    self._fail(task, error)
-                    following = None
+        while self._work(self._next(worker), worker):
+            pass  # nothing is held on to while it waits, least of all a model that was replaced meanwhile
+
+    def _work(self, task: Task | None, worker: int) -> bool:
+        """Do a task and all that follows from it; False if there are no more."""
+        if task is None:
+            return False
+        following: Task | None = task
+        while following is not None:
+            task = following
+            try:
+                following = self._do(task, worker)
+            except Exception as error:  # noqa: BLE001  the worker's broad catch: counted, and told to whoever waits
+                self._on_error(error)
+                self._fail(task, error)
+                following = None
+        return True
 
     def _next(self, worker: int) -> Task | None:
         with self._changed:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import weakref
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -231,3 +232,14 @@ def test_admin_calls_are_not_public(served: Served) -> None:
     """The first listener has none of these paths."""
     for method, path in (("GET", "models"), ("POST", "reload"), ("DELETE", "canary")):
         assert served.run(exchange(served.app, method, f"/admin/{path}", b"{}", JSON)).status == 404
+
+
+def test_an_idle_service_lets_a_model_go(served: Served) -> None:
+    """After a reload that no request follows nothing holds the model before, not even the worker that ran it last."""
+    served.post({"query": "mug", "documents": ["mug", "cup"]})
+    versions = served.app.state.rollout._versions  # noqa: SLF001 - what a request would have been given
+    model = weakref.ref(versions.stable.model)
+    call(served, "POST", "reload", {"bundle": "two"})
+    served.run(until(lambda: model() is None))
+
+    assert model() is None
