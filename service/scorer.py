@@ -24,8 +24,8 @@ from service.worker import Owner, WorkerPool
 
 Result = TypeVar("Result")
 EXPECTED_RUNS: Final = 8  # of a list, about one for each padded length
-LEAST_PART: Final = 10
-"""Fewer documents of a longer list are not begun: it costs what it costs to be answered, for too little."""
+LEAST_PART: Final = 20
+"""Behind others, fewer documents of a longer list are not begun: it costs what it costs to be answered, for too little."""
 
 CAUTION: Final = (
     1.0  # spreads of the slip that a request is given beyond what is expected, if a part of it is no use
@@ -110,7 +110,7 @@ class Scorer:
             return predicted_s if is_first else slip.expected_s(predicted_s, spreads)
 
         admitted = documents_that_fit(costs_s, finish_s, available_s)
-        if admitted < min(LEAST_PART, len(costs_s)):
+        if not is_first and admitted < min(LEAST_PART, len(costs_s)):
             admitted = 0
         return admitted, pool.finish_s(terms.level, terms.tenant, math.fsum(costs_s[:admitted]))
 

@@ -237,7 +237,7 @@ def test_admin_calls_are_not_public(served: Served) -> None:
 def test_an_idle_service_lets_a_model_go(served: Served) -> None:
     """After a reload that no request follows nothing holds the model before, not even the worker that ran it last."""
     served.post({"query": "mug", "documents": ["mug", "cup"]})
-    versions = served.app.state.rollout._versions  # noqa: SLF001 - what a request would have been given
+    versions = served.app.state.rollout._versions
     model = weakref.ref(versions.stable.model)
     call(served, "POST", "reload", {"bundle": "two"})
     served.run(until(lambda: model() is None))
