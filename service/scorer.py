@@ -27,9 +27,9 @@ EXPECTED_RUNS: Final = 8  # of a list, about one for each padded length
 LEAST_PART: Final = 20
 """Behind others, fewer documents of a longer list are not begun: it costs what it costs to be answered, for too little."""
 
-CAUTION: Final = (
-    1.0  # spreads of the slip that a request is given beyond what is expected, if a part of it is no use
-)
+CAUTION: Final = {"error": 1.0, "degrade": 0.5}
+"""Spreads of the slip that a request is given beyond what is expected: what is late is work for nothing, the whole of
+it or its last run."""
 
 
 class Scorer:
@@ -102,7 +102,7 @@ class Scorer:
         it is predicted, so that there is always one to learn from.
         """
         pool, slip = self.pool, self._slips[terms.level]
-        spreads = CAUTION if terms.on_failure == "error" else 0.0
+        spreads = CAUTION[terms.on_failure]
         is_first = not pool.backlog_s
 
         def finish_s(cost_s: float) -> float:
