@@ -24,22 +24,6 @@ ROLES: Final = ("stable", *NEWCOMERS, "named")
 """The last is that of models which only those requests get that name them."""
 
 RELOADS: Final = ("done", "failed")
-LARGEST: Final = frozenset(
-    {
-        "shelfrank_catalogue_bytes",  # one catalogue, that all processes share
-        "shelfrank_catalogue_products",
-        "shelfrank_canary_score_difference",
-        "shelfrank_drift_class_distance",
-        "shelfrank_drift_psi",
-        "shelfrank_drift_truncated_ratio",
-        "shelfrank_drift_unknown_ratio",
-        "shelfrank_queue_seconds",
-    }
-)
-"""Gauges of several processes whose sum says nothing: the largest counts."""
-
-SMALLEST: Final = frozenset({"shelfrank_canary_kendall_tau", "shelfrank_canary_overlap_at_10"})
-"""Gauges of several processes of which the smallest counts."""
 
 SLACK_SECONDS: Final = (
     -1, -0.25, -0.1, -0.05, -0.02, -0.01, -0.005, -0.002, -0.001, 0,

@@ -77,7 +77,7 @@ class ProductsApi:
                     dropped = await _through(catalogue.retire(wanted))
                 except (
                     Refused
-                ) as refusal:  # full, or its disk fails: what lacks a payload is tokenized as it is asked for
+                ) as refusal:  # full, or its disk fails: products are tokenized as they are asked for
                     event("catalogue_not_rebuilt", logging.ERROR, reason=refusal.reason.code)
                 else:
                     event("catalogue_rebuilt", products=catalogue.count(), made=made, dropped=dropped)

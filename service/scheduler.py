@@ -208,14 +208,6 @@ class Scheduler(Generic[Owner]):
         waiting_s = sum(line.cost_s for lines in self._levels for line in lines.values())
         return max(0.0, self._running_s + waiting_s) / self._workers
 
-    @property
-    def waiting(self) -> int:
-        """Requests that are not over and wait for a worker."""
-        queues = (
-            queue for lines in self._levels for line in lines.values() for queue in (line.fresh, line.ready)
-        )
-        return sum(not entry.is_over for queue in queues for entry in queue)
-
     def _line(self, entry: Entry[Owner]) -> _Line[Owner]:
         return self._levels[entry.level][entry.tenant]
 

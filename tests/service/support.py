@@ -6,6 +6,7 @@ Invariant: whatever was started is stopped, by the id of the process that was st
 
 import asyncio
 import contextlib
+import http.client
 import json
 import os
 import signal
@@ -314,3 +315,20 @@ def serving(root: Path, *flags: str, program: Sequence[str] = SERVICE) -> Iterat
         collector.join(WAIT_S)
         assert popen.stderr is not None
         popen.stderr.close()
+
+
+def ask(
+    port: int,
+    method: str,
+    path: str,
+    body: str | None = None,
+    headers: Mapping[str, str] = JSON,
+) -> tuple[int, bytes]:
+    """Send one request to a real process on a connection of its own; return status and body."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=WAIT_S)
+    try:
+        connection.request(method, path, body, dict(headers))
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    finally:
+        connection.close()

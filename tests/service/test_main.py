@@ -1,7 +1,6 @@
 """Tests of service/__main__.py: real processes, their signals and their exit codes."""
 
 import contextlib
-import http.client
 import json
 import shutil
 import signal
@@ -13,19 +12,9 @@ from pathlib import Path
 import pytest
 
 from service.settings import PREFIX
-from tests.service.support import WAIT_S, Process, serving, start
+from tests.service.support import WAIT_S, Process, ask, serving, start
 
 BODY = json.dumps({"query": "red shoes", "documents": ["coffee mug", {"id": 7, "title": "red shoes"}]})
-
-
-def _ask(port: int, method: str, path: str, body: str | None = None) -> tuple[int, bytes]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=WAIT_S)
-    try:
-        connection.request(method, path, body, {"content-type": "application/json"})
-        answer = connection.getresponse()
-        return answer.status, answer.read()
-    finally:
-        connection.close()
 
 
 def _fails(root: Path, *flags: str, environ: dict[str, str] | None = None) -> tuple[int, str]:
@@ -36,13 +25,13 @@ def _fails(root: Path, *flags: str, environ: dict[str, str] | None = None) -> tu
 
 def test_a_real_process_ranks(process: Process) -> None:
     """Over a real socket the ids and scores come back, and the process has said where it listens."""
-    status, raw = _ask(process.port, "POST", "/v1/rerank", BODY)
+    status, raw = ask(process.port, "POST", "/v1/rerank", BODY)
     results = json.loads(raw)["results"]
 
     assert status == 200
     assert [(1, 7), (0, None)] == [(result["index"], result.get("id")) for result in results]
     assert ["loaded", "listening"] == [line["event"] for line in process.lines[:2]]
-    assert _ask(process.port, "GET", "/readyz")[0] == 200
+    assert ask(process.port, "GET", "/readyz")[0] == 200
 
 
 @pytest.mark.parametrize(
@@ -103,9 +92,9 @@ def test_sigterm_drains(tiny_bundle: Path) -> None:
     """After SIGTERM readiness is red while requests, also on new connections, are served; then exit code 0."""
     with serving(tiny_bundle, "--workers", "1", "--drain-delay-s", "1") as running:
         running.popen.send_signal(signal.SIGTERM)
-        while _ask(running.port, "GET", "/readyz")[0] == 200:
+        while ask(running.port, "GET", "/readyz")[0] == 200:
             pass
-        answers = [_ask(running.port, "POST", "/v1/rerank", BODY)[0] for _ in range(10)]
+        answers = [ask(running.port, "POST", "/v1/rerank", BODY)[0] for _ in range(10)]
 
         assert {200} == set(answers)
         assert running.popen.wait(WAIT_S) == 0
@@ -120,7 +109,7 @@ def test_requests_in_flight_are_answered(tiny_bundle: Path) -> None:
         client = socket.create_connection(("127.0.0.1", running.port), timeout=WAIT_S)
         head = "POST /v1/rerank HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
         client.sendall(f"{head}content-length: {len(BODY)}\r\n\r\n{BODY[:10]}".encode())
-        while b"shelfrank_in_flight_requests 1.0" not in _ask(running.admin_port, "GET", "/metrics")[1]:
+        while b"shelfrank_in_flight_requests 1.0" not in ask(running.admin_port, "GET", "/metrics")[1]:
             pass
         running.popen.send_signal(signal.SIGTERM)
         while not any(line["event"] == "draining" for line in running.lines):
@@ -142,14 +131,14 @@ def test_the_second_port_answers_until_the_end(tiny_bundle: Path) -> None:
         client = socket.create_connection(("127.0.0.1", running.port), timeout=WAIT_S)
         head = "POST /v1/rerank HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
         client.sendall(f"{head}content-length: {len(BODY)}\r\n\r\n{BODY[:10]}".encode())
-        while b"shelfrank_in_flight_requests 1.0" not in _ask(running.admin_port, "GET", "/metrics")[1]:
+        while b"shelfrank_in_flight_requests 1.0" not in ask(running.admin_port, "GET", "/metrics")[1]:
             pass
         running.popen.send_signal(signal.SIGTERM)
         with contextlib.suppress(ConnectionRefusedError):
             while True:
                 socket.create_connection(("127.0.0.1", running.port), timeout=WAIT_S).close()
                 time.sleep(0.01)
-        answers = [_ask(running.admin_port, "GET", path)[0] for path in ("/livez", "/readyz", "/metrics")]
+        answers = [ask(running.admin_port, "GET", path)[0] for path in ("/livez", "/readyz", "/metrics")]
         client.close()
 
         assert [200, 503, 200] == answers
@@ -160,7 +149,7 @@ def test_a_second_signal_ends_at_once(tiny_bundle: Path) -> None:
     """A second SIGTERM does not wait for the drain, and the exit code says so."""
     with serving(tiny_bundle, "--workers", "1", "--drain-delay-s", "300") as running:
         running.popen.send_signal(signal.SIGTERM)
-        while _ask(running.port, "GET", "/readyz")[0] == 200:
+        while ask(running.port, "GET", "/readyz")[0] == 200:
             pass
 
         assert running.stop(signal.SIGTERM) == 143
@@ -180,7 +169,7 @@ def test_many_clients_at_once_get_their_own_answers(process: Process) -> None:
         documents = [{"id": f"{number}-{place}", "title": "red shoes " * place} for place in range(1, 12)]
         for _ in range(10):
             body = json.dumps({"query": "red shoes", "documents": documents})
-            status, raw = _ask(process.port, "POST", "/v1/rerank", body)
+            status, raw = ask(process.port, "POST", "/v1/rerank", body)
             told = json.loads(raw)["results"]
             if status != 200 or any(result["id"] != documents[result["index"]]["id"] for result in told):
                 wrong.append(raw)
@@ -197,9 +186,9 @@ def test_many_clients_at_once_get_their_own_answers(process: Process) -> None:
 def test_the_log_holds_no_client_text(process: Process) -> None:
     """Whatever was asked and refused, the log lines of the process hold none of it."""
     for body in ('{"query": "secretword", "documents": ["secretword"]}', '{"secretword": 1}', "secretword"):
-        _ask(process.port, "POST", "/v1/rerank", body)
-    _ask(process.port, "GET", "/secretword")
-    _ask(process.port, "GET", "/livez")
+        ask(process.port, "POST", "/v1/rerank", body)
+    ask(process.port, "GET", "/secretword")
+    ask(process.port, "GET", "/livez")
 
     assert "secretword" not in json.dumps(process.lines)
 

@@ -15,25 +15,15 @@ import pytest
 
 from service.processes import LONGEST_PAUSE_S, LOOK_EVERY_S, child_settings, pause_s
 from service.settings import Settings
-from tests.service.support import WAIT_S, Process, serving, start
+from tests.service.support import WAIT_S, Process, ask, serving, start
 
 BODY = json.dumps({"query": "red shoes", "documents": ["coffee mug", "red shoes"]})
 FLAGS = ("--processes", "2", "--workers", "1")
 LOST = "lost"
 
 
-def _ask(port: int, method: str, path: str, body: str | None = None) -> tuple[int, bytes]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=WAIT_S)
-    try:
-        connection.request(method, path, body, {"content-type": "application/json"})
-        answer = connection.getresponse()
-        return answer.status, answer.read()
-    finally:
-        connection.close()
-
-
 def _scrape(process: Process) -> dict[str, float]:
-    text = _ask(process.admin_port, "GET", "/metrics")[1].decode()
+    text = ask(process.admin_port, "GET", "/metrics")[1].decode()
     return {
         name: float(value)
         for name, value in re.findall(r"^(shelfrank\S+(?:\{.*\})?) (\S+)$", text, re.MULTILINE)
@@ -80,7 +70,7 @@ class Load:
     def _ask(self) -> None:
         while not self._over.is_set():
             try:
-                status: int | str = _ask(self._port, "POST", "/v1/rerank", BODY)[0]
+                status: int | str = ask(self._port, "POST", "/v1/rerank", BODY)[0]
             except (OSError, http.client.HTTPException):
                 status = LOST
             self.counts[status] += 1
@@ -148,13 +138,13 @@ def test_a_drain_loses_nothing(tiny_bundle: Path) -> None:
         with Load(running.port, clients=4) as load:
             _await(lambda: load.counts[200] > 20)
             running.popen.send_signal(signal.SIGTERM)
-            _await(lambda: _ask(running.admin_port, "GET", "/readyz")[0] == 503)
+            _await(lambda: ask(running.admin_port, "GET", "/readyz")[0] == 503)
             time.sleep(0.3)
         counted = _scrape(running)[RANKED]
 
         assert set(load.counts) == {200}
         assert counted == load.counts[200]
-        assert _ask(running.admin_port, "GET", "/livez")[0] == 200
+        assert ask(running.admin_port, "GET", "/livez")[0] == 200
         assert running.popen.wait(WAIT_S) == 0
     assert _events(running, "process_ended") == []
 
@@ -175,7 +165,7 @@ def test_a_second_signal_ends_all(tiny_bundle: Path) -> None:
         _await(lambda: _both_serve(running))
         pids = [line["pid"] for line in _events(running, "process_ready")]
         running.popen.send_signal(signal.SIGTERM)
-        _await(lambda: _ask(running.admin_port, "GET", "/readyz")[0] == 503)
+        _await(lambda: ask(running.admin_port, "GET", "/readyz")[0] == 503)
 
         assert running.stop(signal.SIGTERM) == 143
         _await(lambda: not any(Path(f"/proc/{pid}/fd").exists() and _is_running(pid) for pid in pids))
@@ -206,7 +196,7 @@ def test_a_process_that_hangs_is_replaced(tiny_bundle: Path) -> None:
         _await(lambda: len(_events(running, "process_ready")) == 3)
 
         assert len(_events(running, "process_hangs")) == 1
-        assert _ask(running.admin_port, "GET", "/readyz")[0] == 200
+        assert ask(running.admin_port, "GET", "/readyz")[0] == 200
         assert running.stop() == 0
 
 
@@ -216,18 +206,13 @@ def test_an_admin_call_reaches_every_process(tiny_bundle: Path) -> None:
         _await(lambda: _both_serve(running))
 
         def reload(key: str) -> tuple[int, bytes]:
-            connection = http.client.HTTPConnection("127.0.0.1", running.admin_port, timeout=WAIT_S)
-            try:
-                connection.request("POST", "/admin/reload", "{}", {"authorization": f"Bearer {key}"})
-                answer = connection.getresponse()
-                return answer.status, answer.read()
-            finally:
-                connection.close()
+            headers = {"authorization": f"Bearer {key}"}
+            return ask(running.admin_port, "POST", "/admin/reload", "{}", headers)
 
         assert (200, 401) == (reload("k" * 32)[0], reload("x")[0])
         assert _scrape(running)['shelfrank_reloads_total{result="done"}'] == 2
-        assert _ask(running.admin_port, "GET", "/admin/models")[0] == 401
-        assert _ask(running.admin_port, "POST", "/admin/nothing", "{}")[0] == 404
+        assert ask(running.admin_port, "GET", "/admin/models")[0] == 401
+        assert ask(running.admin_port, "POST", "/admin/nothing", "{}")[0] == 404
 
 
 def test_a_start_that_cannot_succeed_says_why_once(tiny_bundle: Path) -> None:
