@@ -24,8 +24,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # `python benchmar
 from benchmarks.latency import PRODUCTS, percentile
 from benchmarks.target import REPOSITORY, describe_commit, describe_machine, describe_versions
 from bundle import BundleError, PairEncoder, Product, read_bundle
-from service.catalogue import Catalogue
-from service.catalogue_record import StoredProduct
+from service.catalogue.catalogue import Catalogue
+from service.catalogue.record import StoredProduct
 from service.errors import CatalogueError, Refused
 
 MEASURED, FAILED = 0, 1

@@ -35,7 +35,7 @@ from benchmarks.target import (
 )
 from bundle import PairEncoder, Product, read_bundle
 from bundle.text import assemble, padded_length
-from service.engine import open_sessions
+from service.scoring.engine import open_sessions
 
 MEASURED, FAILED = 0, 1
 LIST: Final = 50

@@ -28,11 +28,11 @@ def create_app(settings: "Settings | None" = None) -> "FastAPI":
         build_scorer,
         load_model,
     )  # here, because these imports are what makes the package heavy
-    from service.http import API_VERSION, build_app
-    from service.metrics import Metrics
+    from service.edge.http import API_VERSION, build_app
     from service.options import load_settings
-    from service.tracing import open_tracing
-    from service.versions import Version, Versions
+    from service.rollout.versions import Version, Versions
+    from service.telemetry.metrics import Metrics
+    from service.telemetry.tracing import open_tracing
 
     settings = settings or load_settings([])
     metrics = Metrics()

@@ -7,11 +7,11 @@ Exit codes: 0 after a drain, 3 if it could not start, 4 if a worker hung, 143 if
 
 import sys
 
-from service.logs import configure_logs
 from service.options import load_settings
-from service.processes import Fleet
-from service.server import bind, refuse_to_start, serve
+from service.process.processes import Fleet
+from service.process.server import bind, refuse_to_start, serve
 from service.settings import SettingsError
+from service.telemetry.logs import configure_logs
 
 
 def main() -> int:

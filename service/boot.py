@@ -10,19 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bundle import read_bundle
-from service.admission import Admission
-from service.cache import ScoreCache
-from service.catalogue import Catalogue
-from service.cpus import usable_cpus
-from service.engine import measure_runs, open_sessions, pick_precision
-from service.logs import event
-from service.metrics import Metrics
-from service.model import ServedModel
-from service.ranker import Ranker
-from service.scorer import Scorer
+from service.cache.memory import ScoreCache
+from service.cache.shared import SharedCache, open_shared_cache
+from service.catalogue.catalogue import Catalogue
+from service.process.cpus import usable_cpus
+from service.scoring.admission import Admission
+from service.scoring.engine import measure_runs, open_sessions, pick_precision
+from service.scoring.model import ServedModel
+from service.scoring.ranker import Ranker
+from service.scoring.scorer import Scorer
+from service.scoring.worker import WorkerPool
 from service.settings import Settings
-from service.shared_cache import SharedCache, open_shared_cache
-from service.worker import WorkerPool
+from service.telemetry.logs import event
+from service.telemetry.metrics import Metrics
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,12 +14,12 @@ import pytest
 import yaml
 
 from bundle import Bundle
-from service.drift import Drift
-from service.meters import NEWCOMERS
-from service.metrics import Metrics
-from service.model import ServedModel
-from service.served import Served
-from tests.service.test_drift import manifest
+from service.scoring.model import ServedModel
+from service.telemetry.drift import Drift
+from service.telemetry.meters import NEWCOMERS
+from service.telemetry.metrics import Metrics
+from service.telemetry.served import Served
+from tests.service.telemetry.test_drift import manifest
 from tests.tiny import tiny_files
 
 ROOT = Path(__file__).parent.parent

@@ -11,6 +11,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta, Raw, Struct
 
+from service.api.schema import TEXT_FIELDS, Document, decode
 from service.dialects.dialect import (
     Ask,
     AtLeastOne,
@@ -22,7 +23,6 @@ from service.dialects.dialect import (
     said,
 )
 from service.errors import Reason, Refused
-from service.schema import TEXT_FIELDS, Document, decode
 from service.settings import Settings
 
 Map = dict[str, Raw]  # unread, so that it goes back as it came

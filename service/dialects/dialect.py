@@ -14,11 +14,11 @@ from msgspec import Meta, Raw
 from numpy.typing import NDArray
 
 from bundle import Manifest
-from service import ranking
-from service.budget import NO_WISH, Wish
-from service.call import Ranking
+from service.api.schema import Asked, Document, check_query, to_products
 from service.errors import Reason, Refused
-from service.schema import Asked, Document, check_query, to_products
+from service.scoring import ranking
+from service.scoring.budget import NO_WISH, Wish
+from service.scoring.call import Ranking
 from service.settings import Settings
 
 AtLeastOne = Annotated[int, Meta(ge=1)]

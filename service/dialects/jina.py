@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
+from service.api.schema import Document, decode
 from service.dialects.dialect import (
     Ask,
     AtLeastOne,
@@ -22,7 +23,6 @@ from service.dialects.dialect import (
     said,
 )
 from service.errors import Reason
-from service.schema import Document, decode
 from service.settings import Settings
 
 

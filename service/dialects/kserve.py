@@ -14,9 +14,9 @@ import msgspec
 from msgspec import Meta, Struct
 
 from bundle import Manifest
+from service.api.schema import decode
 from service.dialects.dialect import Ask, Refusal, Scored, in_order, paired, said
 from service.errors import Reason, Refused
-from service.schema import decode
 from service.settings import Settings
 
 INPUTS: Final = ("query", "document")

@@ -10,11 +10,11 @@ from typing import Final
 import msgspec
 from msgspec import Raw, Struct
 
-from service.answer import encode_answer
+from service.api.answer import encode_answer
+from service.api.schema import ErrorAnswer, Query, decode
 from service.dialects import cohere, infinity, tei, voyage
 from service.dialects.dialect import Ask, AtLeastOne, Dialect, Refusal, Scored, one_query
 from service.errors import Reason
-from service.schema import ErrorAnswer, Query, decode
 from service.settings import Settings
 
 VOYAGE_KEYS: Final = {"top_k", "truncation"}

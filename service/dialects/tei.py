@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from bundle.score import class_probabilities
+from service.api.schema import decode
 from service.dialects.dialect import (
     Ask,
     AtLeastOne,
@@ -26,7 +27,6 @@ from service.dialects.dialect import (
     said,
 )
 from service.errors import Reason, Refused
-from service.schema import decode
 from service.settings import Settings
 
 _TYPES: Final = {

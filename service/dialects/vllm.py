@@ -11,10 +11,10 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
+from service.api.schema import decode
 from service.dialects import jina
 from service.dialects.dialect import Ask, Dialect, Refusal, Scored, in_order, paired, said
 from service.errors import Reason, Refused
-from service.schema import decode
 from service.settings import Settings
 
 SPELLINGS: Final = (

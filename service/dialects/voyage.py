@@ -10,9 +10,9 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
+from service.api.schema import decode
 from service.dialects.dialect import Ask, AtLeastOne, Dialect, Refusal, Scored, ask_one, best_first, said
 from service.errors import Reason
-from service.schema import decode
 from service.settings import Settings
 
 

@@ -25,17 +25,17 @@ from numpy.typing import NDArray
 
 from bundle import read_bundle
 from bundle.manifest import TensorSpec
-from service.admission import Admission
-from service.budget import ANYBODY, Terms
-from service.call import Groups, Ranking
+from service.edge.http import build_app
 from service.errors import Reason
-from service.http import build_app
-from service.metrics import Metrics
-from service.model import ServedModel
-from service.scorer import Scorer
+from service.rollout.versions import Version, Versions
+from service.scoring.admission import Admission
+from service.scoring.budget import ANYBODY, Terms
+from service.scoring.call import Groups, Ranking
+from service.scoring.model import ServedModel
+from service.scoring.scorer import Scorer
+from service.scoring.worker import WorkerPool
 from service.settings import PREFIX, Settings
-from service.versions import Version, Versions
-from service.worker import WorkerPool
+from service.telemetry.metrics import Metrics
 
 ROOT = Path(__file__).parent.parent.parent
 SERVICE = ("-m", "service")

@@ -7,10 +7,10 @@ import pytest
 from bundle import BundleError, read_bundle
 from service import create_app
 from service.boot import build_scorer, load_model
-from service.cost import CostModel
-from service.cpus import usable_cpus
-from service.metrics import Metrics
+from service.process.cpus import usable_cpus
+from service.scoring.cost import CostModel
 from service.settings import Settings
+from service.telemetry.metrics import Metrics
 
 
 def test_workers_follow_the_cpu_quota(tiny_bundle: Path) -> None:

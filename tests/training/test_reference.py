@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bundle.text import PairEncoder, Product
-from service.drift import Drift
+from service.telemetry.drift import Drift
 from tests.tiny import tiny_files, tiny_manifest
 
 pytest.importorskip("pyarrow", reason="the training environment is not installed")

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.call import Ranking
 from service.dialects.dialect import Ask, Dialect, Scored
 from service.errors import Reason, Refused
-from service.ranking import Cause, rank_places
+from service.scoring.call import Ranking
+from service.scoring.ranking import Cause, rank_places
 from service.settings import Settings
 from tests.tiny import tiny_files, tiny_manifest
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from service.dialects.dialect import best_first, decimal, finite_logits, in_order, paired, said
 from service.errors import Reason, Refused
-from service.ranking import LEAST
+from service.scoring.ranking import LEAST
 from tests.service.dialects.support import LIMITS, scored
 
 NAMES = ("first", "second")

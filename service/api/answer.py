@@ -1,0 +1,46 @@
+"""Writes the answer to a ranked query as JSON.
+
+Knows the answer's types; does not know how anything was scored.
+Invariant: a score is written as a decimal with a dot and without an exponent, whatever its value.
+"""
+
+from collections.abc import Mapping
+
+import msgspec
+from msgspec import UNSET, Raw
+
+from service.api.schema import Document, Query, RerankAnswer, Result, Timings, Usage
+from service.scoring.call import Ranking
+from service.scoring.ranking import Place, decimal
+
+
+def encode_answer(  # noqa: PLR0913, PLR0917  each is one field of the answer
+    request_id: str, model: str, bundle: str, query: Query, ranking: Ranking, times_s: Mapping[str, float]
+) -> bytes:
+    """Return the answer's JSON; times are in seconds."""
+    documents = len(ranking.places)
+    answer = RerankAnswer(
+        id=request_id,
+        model=model,
+        bundle=bundle,
+        results=[_result(place, query) for place in ranking.places[: query.top_n]],
+        degraded=ranking.unscored.reason,
+        coverage=1.0 - ranking.unscored.total / documents if documents else 1.0,
+        usage=Usage(
+            documents=documents, tokens=ranking.tokens, truncated=ranking.truncated, cached=ranking.cached
+        ),
+        timings_ms=Timings(**{stage: round(seconds * 1000, 3) for stage, seconds in times_s.items()}),
+    )
+    return msgspec.json.encode(answer)
+
+
+def _result(place: Place, query: Query) -> Result:
+    document = query.documents[place.index]
+    fields = Document(text=document) if isinstance(document, str) else document
+    return Result(
+        index=place.index,
+        id=UNSET if fields.id is None else fields.id,
+        relevance_score=Raw(decimal(place.score)),
+        label=place.label,
+        document=fields if query.return_documents else UNSET,
+    )

@@ -1,0 +1,268 @@
+"""The request and the answer as types, and the one place that turns bytes into a request.
+
+Knows JSON and the settings that bound a request; does not know HTTP, the model or how anything is scored.
+Invariant: any bytes give a request that can be scored, or Refused with a closed code, without an echo.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Annotated, Final, TypeVar
+
+import msgspec
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+
+from bundle import Product
+from service.errors import Reason, Refused
+from service.scoring.budget import NO_WISH, OnFailure, Priority, Wish, to_priority
+from service.settings import Settings
+
+TEXT_FIELDS: Final = ("title", "brand", "color", "category", "bullets", "description", "text")
+LISTS: Final = ("documents", "texts", "products")
+Identifier = Annotated[str, Meta(max_length=256)] | Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+
+
+Parsed = TypeVar("Parsed")
+_EMPTY: Final = "no text field"
+
+
+class Document(Struct, omit_defaults=True, gc=False):
+    """A product; a text field or an id is given, and fields not listed here are ignored."""
+
+    id: Identifier | None = None
+    title: str | None = None
+    brand: str | None = None
+    color: str | None = None
+    category: str | None = None
+    bullets: str | list[str] | None = None
+    description: str | None = None
+    text: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a document without anything while parsing, so that a flood of `{}` ends at its first.
+
+        Being Python, it also lets the event loop have the interpreter in between when a worker parses.
+        """
+        if (
+            self.id is self.title is self.brand is self.color is self.category is None
+            and self.bullets is self.description is self.text is None
+        ):
+            raise ValueError(_EMPTY)
+
+
+class RerankRequest(Struct, forbid_unknown_fields=True):
+    """A query and the documents to rank for it; one of documents, texts and products is given."""
+
+    query: Annotated[str, Meta(description="What the shopper typed; not blank.")]
+    documents: Annotated[
+        list[str | Document] | None, Meta(description="The documents, as text or by field.")
+    ] = None
+    texts: Annotated[list[str | Document] | None, Meta(description="Another name for documents.")] = None
+    products: Annotated[list[str | Document] | None, Meta(description="Another name for documents.")] = None
+    top_n: Annotated[Annotated[int, Meta(ge=1)] | None, Meta(description="Return the best so many only.")] = (
+        None
+    )
+    return_documents: Annotated[bool, Meta(description="Return each document with its result.")] = False
+    model: Annotated[str | None, Meta(description="If given, it has to be a model served here.")] = None
+    budget_ms: Annotated[
+        float | None, Meta(description="Milliseconds from the first byte; also the header x-budget-ms.")
+    ] = None
+    priority: Annotated[
+        Priority | int | None,
+        Meta(description="Most urgent first, or its place from 0; search if not given."),
+    ] = None
+    on_failure: Annotated[
+        OnFailure | None, Meta(description="What to do when not all can be scored: all, or an error.")
+    ] = None
+
+    @property
+    def wish(self) -> Wish:
+        """What it asks for beside its ranking."""
+        return Wish(self.budget_ms, to_priority(self.priority), self.on_failure)
+
+
+Score = Annotated[Raw, Meta(extra_json_schema={"type": "number", "minimum": 0.0, "maximum": 1.0})]
+
+
+class Result(Struct, kw_only=True):
+    """One document of the answer."""
+
+    index: Annotated[int, Meta(description="Position of the document in the request.")]
+    id: Identifier | UnsetType = UNSET
+    relevance_score: Annotated[Score, Meta(description="Expected relevance, always with a decimal point.")]
+    label: Annotated[str | None, Meta(description="The most probable class; null if not scored.")]
+    document: Document | UnsetType = UNSET
+
+
+class Usage(Struct):
+    """What the request cost."""
+
+    documents: int
+    tokens: Annotated[int, Meta(description="Tokens the model read, without padding.")]
+    truncated: Annotated[int, Meta(description="Documents of which not all text was read.")]
+    cached: Annotated[int, Meta(description="Documents whose score was known; their tokens are not counted.")]
+
+
+class Timings(Struct):
+    """Milliseconds spent in each stage."""
+
+    receive: float
+    parse: float
+    tokenize: float
+    queue: float
+    infer: float
+    total: float
+
+
+class RerankAnswer(Struct):
+    """Documents by descending score, ties in the order of the request."""
+
+    id: Annotated[str, Meta(description="The request id, also in the x-request-id header.")]
+    model: Annotated[str, Meta(description="name@version")]
+    bundle: Annotated[str, Meta(description="Short id of the bundle that scored this request.")]
+    results: list[Result]
+    degraded: Annotated[str | None, Meta(description="null, or why some documents were not scored.")]
+    coverage: Annotated[float, Meta(description="Share of the documents that were scored.")]
+    usage: Usage
+    timings_ms: Timings
+
+
+class ErrorAnswer(Struct):
+    """A refused request."""
+
+    error: Annotated[str, Meta(description="Closed code.")]
+    message: Annotated[str, Meta(description="Fixed text for the code.")]
+    loc: Annotated[list[str | int], Meta(description="Where in the body the fault is.")]
+    id: Annotated[str, Meta(description="The request id.")]
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A product of the catalogue by its id, and the fields that were sent with it, if any."""
+
+    id: str | int
+    product: Product | None
+
+
+Asked = Product | Reference
+"""A product as it was asked for: by its texts, or by its id where there is a catalogue."""
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A request that can be scored: its query, its products, and what to return of them."""
+
+    text: str
+    documents: Sequence[str | Document]
+    products: Sequence[Asked]
+    top_n: int
+    return_documents: bool
+    model: str | None
+    wish: Wish = NO_WISH
+
+
+_texts: Final = attrgetter(*TEXT_FIELDS)
+_DECODER: Final = msgspec.json.Decoder(RerankRequest)
+_PATH: Final = re.compile(r" - at `\$((?:\.[a-z_][a-z_0-9]*|\[\d+\])+)`$")
+_STEP: Final = re.compile(r"[a-z_][a-z_0-9]*|\d+")
+
+
+def parse_request(body: bytes, limits: Settings) -> Query:
+    """Turn a body into a query; raise Refused if it is not one.
+
+    If a key stands twice in an object, the last one counts.
+    """
+    request = decode(_DECODER, body)
+    check_query(request.query, limits, "query")
+    name, documents = _only_list(request)
+    products = to_products(documents, limits, name)
+    top_n = len(documents) if request.top_n is None else request.top_n
+    return Query(
+        request.query, documents, products, top_n, request.return_documents, request.model, request.wish
+    )
+
+
+def check_query(query: str, limits: Settings, *loc: str | int) -> None:
+    """Refuse a query that is blank or too long; `loc` says where it stands."""
+    if not query.strip():
+        raise Refused(Reason.BLANK_QUERY, loc)
+    if len(query) > limits.max_query_chars:
+        raise Refused(Reason.TEXT_TOO_LONG, loc)
+
+
+def to_products(documents: Sequence[str | Document], limits: Settings, name: str) -> list[Asked]:
+    """Return the products of a list that stands under `name`; refuse too many, and texts that are too long."""
+    if len(documents) > limits.max_documents:
+        raise Refused(Reason.TOO_MANY_DOCUMENTS, (name,))
+    products: list[Asked] = []
+    for index, document in enumerate(documents):
+        try:
+            products.append(_asked(document, limits))
+        except Refused as refusal:
+            raise Refused(refusal.reason, (name, index, *refusal.loc)) from None
+    return products
+
+
+def text_chars(product: Product) -> int:
+    """Return the number of characters of a product, over all its fields."""
+    return sum(map(len, _texts(product)))
+
+
+def decode(decoder: msgspec.json.Decoder[Parsed], body: bytes) -> Parsed:
+    """Decode a body strictly; Refused with the place of the first fault if it is not of the decoder's type."""
+    try:
+        if not body.isascii():
+            str(body, "utf-8")  # msgspec does not look into fields that it skips
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        message = str(error)
+        if message.startswith("Object contains unknown field"):
+            raise Refused(Reason.UNKNOWN_FIELD) from None  # the rest of this message is the client's text
+        reason = Reason.EMPTY_DOCUMENT if message.startswith(_EMPTY) else Reason.INVALID_FIELD
+        raise Refused(reason, _location(message)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise Refused(Reason.MALFORMED_JSON) from None
+
+
+def _location(message: str) -> tuple[str | int, ...]:
+    """Read the path at the end of msgspec's message; its names are those of our own structs."""
+    match = _PATH.search(message)
+    steps = _STEP.findall(match[1]) if match else []
+    return tuple(int(step) if step.isdigit() else step for step in steps)
+
+
+def _only_list(request: RerankRequest) -> tuple[str, list[str | Document]]:
+    given = [(name, getattr(request, name)) for name in LISTS if getattr(request, name) is not None]
+    if not given:
+        raise Refused(Reason.MISSING_DOCUMENTS)
+    if len(given) > 1:
+        raise Refused(Reason.AMBIGUOUS_DOCUMENTS, (given[1][0],))
+    return given[0]
+
+
+def _asked(document: str | Document, limits: Settings) -> Asked:
+    """Return a product; one with an id is one of the catalogue, if there is a catalogue."""
+    if isinstance(document, str):
+        if len(document) > limits.max_field_chars:
+            raise Refused(Reason.TEXT_TOO_LONG)
+        return Product(text=document)
+    product = to_product(document, limits.max_field_chars)
+    if document.id is not None and limits.catalogue:
+        return Reference(document.id, product)
+    if product is None:
+        raise Refused(Reason.EMPTY_DOCUMENT)
+    return product
+
+
+def to_product(document: Document, max_chars: int) -> Product | None:
+    """Return the texts of a document, None if it has none; Refused if one is too long."""
+    texts = {name: _joined(text) for name in TEXT_FIELDS if (text := getattr(document, name)) is not None}
+    for name, text in texts.items():
+        if len(text) > max_chars:
+            raise Refused(Reason.TEXT_TOO_LONG, (name,))
+    return Product(**texts) if texts else None
+
+
+def _joined(text: str | list[str]) -> str:
+    return text if isinstance(text, str) else "\n".join(text)

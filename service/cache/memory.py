@@ -1,0 +1,162 @@
+"""Remembers logits, and has each pair that several requests miss at once computed by one of them.
+
+Knows keys, logits, and how urgent requests are; does not know texts, the engine, or a cache outside this process.
+Invariant: every pair that was claimed is settled when its claim ends, however that comes about, so nobody waits in vain.
+
+All of it belongs to one thread, the event loop's: a method runs from start to end before the next one starts, so there
+are no locks. What is claimed is bounded by admission, what is remembered by the table.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from service.cache.score_table import ScoreTable
+from service.scoring.budget import Terms
+
+
+@dataclass(slots=True)
+class CacheCounts:
+    """How many pairs each way was taken by, since the start."""
+
+    hits: int = 0
+    misses: int = 0
+    shared: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class _Flight:
+    """A pair that is being computed: on what terms, by one or more requests, and who waits for it."""
+
+    leaders: list[Terms] = field(default_factory=list)
+    followers: asyncio.Future[float | None] | None = None
+
+    def is_worth_waiting_for(self, terms: Terms) -> bool:
+        """Whether a leader is in the same line, no further back, and has to be done no later.
+
+        Otherwise a search page would wait for an offline job, or one tenant for another that floods the service.
+        """
+        return any(
+            leader.tenant == terms.tenant
+            and leader.level <= terms.level
+            and leader.deadline_s <= terms.deadline_s
+            for leader in self.leaders
+        )
+
+    def follow(self) -> asyncio.Future[float | None]:
+        """Return the future that all followers share."""
+        if self.followers is None:
+            self.followers = asyncio.get_running_loop().create_future()
+        return self.followers
+
+    def land(self, logit: float | None) -> None:
+        """Tell the followers; the first to tell is heard."""
+        if self.followers is not None and not self.followers.done():
+            self.followers.set_result(logit)
+
+
+class ScoreCache:
+    """Logits of pairs under their keys, and the pairs that are on their way."""
+
+    def __init__(self, max_bytes: int, ttl_s: float) -> None:
+        self.table = ScoreTable(max_bytes, ttl_s)
+        self.counts = CacheCounts()
+        self._flights: dict[bytes, _Flight] = {}
+
+    def claim(self, keys: Sequence[bytes], now_s: float, terms: Terms) -> "Claims":
+        """Say for each key whether its logit is known, is for the caller to compute, or comes from another request.
+
+        A key that is in the list twice is to be computed once: the second one is shared with the first.
+        """
+        claims = Claims(self, keys)
+        for index, (key, logit) in enumerate(zip(keys, self.table.find(keys, now_s).tolist(), strict=True)):
+            if logit == logit:  # noqa: PLR0124  NaN is no logit
+                claims.known[index] = logit
+                continue
+            flight = self._flights.setdefault(key, _Flight())
+            if flight.is_worth_waiting_for(terms):
+                claims.shared[index] = flight.follow()
+            else:
+                flight.leaders.append(terms)
+                claims._led[index] = flight, terms  # noqa: SLF001  a claim is the cache's other half
+        self.counts.hits += len(claims.known)
+        self.counts.shared += len(claims.shared)
+        self.counts.misses += len(keys) - len(claims.known) - len(claims.shared)
+        return claims
+
+    @property
+    def in_flight(self) -> int:
+        """How many pairs are being computed."""
+        return len(self._flights)
+
+    def _end(self, key: bytes, flight: _Flight, terms: Terms, logit: float | None) -> None:
+        flight.leaders.remove(terms)
+        if logit is None and flight.leaders:
+            return  # another leader may still bring it
+        flight.land(logit)
+        if self._flights.get(key) is flight:
+            del self._flights[key]
+
+
+class Claims:
+    """What one request knows, has to compute, and waits for, each by its place in the list of keys.
+
+    Used as a context: at its end, every pair that was to be computed and was not settled is given up, so that those who
+    wait for it compute it themselves.
+    """
+
+    def __init__(self, cache: ScoreCache, keys: Sequence[bytes]) -> None:
+        self.keys = keys
+        self.known: dict[int, float] = {}
+        self.shared: dict[int, asyncio.Future[float | None]] = {}
+        self._led: dict[int, tuple[_Flight, Terms]] = {}
+        self._cache = cache
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.give_up()
+
+    @property
+    def mine(self) -> list[int]:
+        """Places of the pairs that are for the caller to compute and not settled yet, in order."""
+        return list(self._led)
+
+    def settle(self, logits: Mapping[int, float], now_s: float) -> None:
+        """Remember logits by their places, and hand them to whoever waits for them.
+
+        A logit that is not finite is handed on, because it would come out the same again, but not remembered.
+        """
+        values = np.fromiter(logits.values(), np.float32, len(logits))
+        self._cache.table.store([self.keys[index] for index in logits], values, now_s)
+        for index in logits.keys() & self._led.keys():
+            self._give(index, logits[index])
+
+    def give_up(self) -> None:
+        """Leave the pairs that are not settled to those who wait for them."""
+        for index in self.mine:
+            self._give(index, None)
+
+    async def wait(self, timeout_s: float) -> dict[int, float | None]:
+        """Return what came of the shared pairs in time, by place; None is for the caller to compute.
+
+        To be called when the caller's own pairs are settled or given up, as they may be among the shared ones. A caller
+        that is cancelled takes nothing from the others.
+        """
+        if any(not future.done() for future in self.shared.values()):
+            await asyncio.wait(set(self.shared.values()), timeout=max(0.0, timeout_s))
+        return {index: future.result() for index, future in self.shared.items() if future.done()}
+
+    def _give(self, index: int, logit: float | None) -> None:
+        flight, terms = self._led.pop(index)
+        self._cache._end(self.keys[index], flight, terms, logit)  # noqa: SLF001  the claim's other half

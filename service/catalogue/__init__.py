@@ -1,0 +1,1 @@
+"""Products on disk, tokenized once, so that a request names them by id."""

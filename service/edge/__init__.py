@@ -1,0 +1,1 @@
+"""The edge of the service: connections, middleware, keys, and the routes of both listeners."""

@@ -1,0 +1,112 @@
+"""The outermost layer: gives each request an id and a clock, counts its answer, and catches what is left.
+
+Knows ASGI messages and the error shape; does not know routes or JSON bodies.
+Invariant: every answer carries a request id, and no exception's text reaches a client or a log line.
+"""
+
+import logging
+import re
+import time
+import traceback
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+from starlette.requests import HTTPConnection
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.api.schema import ErrorAnswer
+from service.errors import Reason
+from service.telemetry.logs import event
+from service.telemetry.metrics import OTHER, ROUTES, Metrics
+
+REQUEST_ID: Final = b"x-request-id"
+_ACCEPTED_ID: Final = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+FIRST_BYTE: Final = (
+    "shelfrank.first_byte_s"  # where in a scope the server notes when the request's first byte came
+)
+_SCOPE_KEY: Final = "shelfrank.trace"
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """Id and start of a request, the latter in monotonic seconds: its first byte, if the server noted when that came."""
+
+    id: str
+    started_s: float
+
+
+def trace_of(request: HTTPConnection) -> Trace:
+    """Return the trace that `Edge` gave to a request."""
+    trace: Trace = request.scope[_SCOPE_KEY]
+    return trace
+
+
+class JsonResponse(Response):
+    """Bytes that are JSON already."""
+
+    media_type = "application/json"
+
+
+def error_response(
+    reason: Reason,
+    request_id: str,
+    loc: tuple[str | int, ...] = (),
+    headers: Mapping[str, str] | None = None,
+) -> JsonResponse:
+    """Return the answer to a refused request."""
+    body = ErrorAnswer(error=reason.code, message=reason.message, loc=list(loc), id=request_id)
+    return JsonResponse(msgspec.json.encode(body), status_code=reason.status, headers=headers)
+
+
+class Edge:
+    """ASGI middleware around the whole application."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection; everything but HTTP passes through."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started_s: float = scope.get(FIRST_BYTE) or time.monotonic()
+        trace = scope[_SCOPE_KEY] = Trace(_request_id(scope), started_s)
+        status = 0
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message.get("headers", ()), (REQUEST_ID, trace.id.encode())]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_id)
+        except Exception as error:  # noqa: BLE001  the HTTP edge's broad catch: counted as a 5xx, and logged
+            event("internal_error", logging.ERROR, id=trace.id, kind=type(error).__name__, at=_place(error))
+            if status:  # too late to say so: end the connection, without the error's text in another log
+                raise ConnectionAbortedError("the answer was cut short") from None
+            await error_response(Reason.INTERNAL, trace.id)(scope, receive, send_with_id)
+        finally:
+            path = getattr(scope.get("route"), "path", scope["path"])  # a route's pattern, if one was found
+            route = path if path in ROUTES else OTHER
+            self._metrics.requests.labels(route, f"{status // 100}xx").inc()
+
+
+def _request_id(scope: Scope) -> str:
+    """Take over the client's request id if it is a short plain word, or make one."""
+    given = [value for name, value in scope["headers"] if name == REQUEST_ID]
+    if len(given) == 1 and _ACCEPTED_ID.fullmatch(given[0]):
+        return str(given[0], "ascii")
+    return uuid.uuid4().hex
+
+
+def _place(error: Exception) -> str:
+    """Where an error was raised; its message may hold what a client sent."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{frame.name}:{frame.lineno}"

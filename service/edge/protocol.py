@@ -1,0 +1,136 @@
+"""uvicorn's connection, with a deadline for receiving a request and for each step of sending its answer.
+
+Knows bytes and when they arrived; does not know routes or JSON.
+Invariant: a connection that owes us part of a request is closed when the deadline has passed, and so is one whose
+client has stopped reading.
+"""
+
+import asyncio
+import logging
+import time
+from typing import ClassVar, Final, Literal
+
+import msgspec
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+from service.edge.middleware import FIRST_BYTE
+from service.errors import Reason
+from service.telemetry.logs import event
+from service.telemetry.metrics import Metrics
+
+MAX_HEAD_BYTES: Final = 65_536
+_LOOKS: Final = 5  # how often within the time-out the progress of an answer is looked at
+
+
+class GuardedProtocol(HttpToolsProtocol):
+    """A connection of the service; `guarded` makes the class that a server uses."""
+
+    receipt_timeout_s: ClassVar[float]
+    send_timeout_s: ClassVar[float]
+    metrics: ClassVar[Metrics]
+
+    _stage: Literal["idle", "head", "body"] = "idle"
+    _head_bytes = 0
+    _deadline: asyncio.TimerHandle | None = None
+    _look: asyncio.TimerHandle | None = None
+    _unsent_bytes = 0
+    _looks_without_progress = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
+        """Start the clock: a client that connects has something to say."""
+        super().connection_made(transport)
+        self._arm()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop the clocks."""
+        self._disarm()
+        if self._look is not None:
+            self._look.cancel()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse, and refuse headers without end."""
+        super().data_received(data)
+        self._head_bytes = self._head_bytes + len(data) if self._stage == "head" else 0
+        if self._head_bytes > MAX_HEAD_BYTES:
+            self._refuse(Reason.HEADERS_TOO_LARGE)
+
+    def on_message_begin(self) -> None:
+        """Start the clock for a request; on a new connection it runs already."""
+        super().on_message_begin()
+        self.scope[FIRST_BYTE] = time.monotonic()  # type: ignore[typeddict-unknown-key]  # extensions are allowed
+        self._stage = "head"
+        if self._deadline is None:
+            self._arm()
+
+    def on_headers_complete(self) -> None:
+        """Go on to the body."""
+        super().on_headers_complete()
+        self._stage = "body"
+
+    def on_message_complete(self) -> None:
+        """Stop the clock; close if the answer was given before the body had arrived."""
+        super().on_message_complete()
+        self._stage = "idle"
+        self._disarm()
+        if self.cycle.response_complete:
+            self.transport.close()
+
+    def on_response_complete(self) -> None:
+        """Watch that the client reads its answer, which may still lie in our buffer."""
+        super().on_response_complete()
+        if self._look is None:
+            self._unsent_bytes = self._looks_without_progress = 0
+            self._look_later()
+
+    def _look_later(self) -> None:
+        self._look = self.loop.call_later(self.send_timeout_s / _LOOKS, self._look_at_progress)
+
+    def _look_at_progress(self) -> None:
+        """Cut the connection if nothing of the answer was read for the whole time-out."""
+        self._look = None
+        unsent_bytes = self.transport.get_write_buffer_size()
+        if not unsent_bytes:
+            return
+        is_stuck = unsent_bytes == self._unsent_bytes
+        self._looks_without_progress = self._looks_without_progress + 1 if is_stuck else 0
+        self._unsent_bytes = unsent_bytes
+        if self._looks_without_progress < _LOOKS:
+            self._look_later()
+            return
+        self.metrics.slow_readers.inc()
+        event("slow_reader", logging.WARNING, unsent_bytes=unsent_bytes)
+        self.transport.abort()
+
+    def _arm(self) -> None:
+        self._deadline = self.loop.call_later(self.receipt_timeout_s, self._refuse, Reason.REQUEST_TIMEOUT)
+
+    def _disarm(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _refuse(self, reason: Reason) -> None:
+        """Close the connection, with an answer if the client waits for one and none is on its way."""
+        self.metrics.rejected.labels(reason.code).inc()
+        if self._awaits_answer() and not self.transport.is_closing():
+            body = msgspec.json.encode({"error": reason.code, "message": reason.message, "loc": [], "id": ""})
+            head = b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(
+                body
+            )
+            self.transport.write(STATUS_LINE[reason.status] + head + body)
+        self.transport.close()
+
+    def _awaits_answer(self) -> bool:
+        if self._stage == "idle" or self.pipeline:
+            return False  # an answer on a silent connection would be taken for that of its first request
+        if self._stage == "head":
+            before: RequestResponseCycle | None = self.cycle  # uvicorn declares it as always there
+            return before is None or before.response_complete
+        return not self.cycle.response_started
+
+
+def guarded(receipt_timeout_s: float, send_timeout_s: float, metrics: Metrics) -> type[GuardedProtocol]:
+    """Return the protocol class of one server; uvicorn makes the instances, so it takes no arguments."""
+    settings = {"receipt_timeout_s": receipt_timeout_s, "send_timeout_s": send_timeout_s, "metrics": metrics}
+    return type("Guarded", (GuardedProtocol,), settings)

@@ -1,0 +1,136 @@
+"""Starting, ready, draining: what the service tells a load balancer, and how it leaves.
+
+Knows signals and uvicorn's server; does not know what is served.
+Invariant: readiness turns red first, the listener closes later, requests in flight are answered, exit code 0.
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from enum import Enum
+from types import FrameType
+from typing import Final
+
+import uvicorn
+
+from service.process.watchdog import Verdict
+from service.telemetry.logs import event
+
+FORCED_EXIT: Final = 128 + signal.SIGTERM
+STUCK: Final = 4  # exit code after a worker thread hung
+
+
+class State(Enum):
+    """Where the service is in its life."""
+
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+
+
+class Lifecycle:
+    """The state of one application, which only moves forward, and the health that follows from it.
+
+    `verdict` tells how the workers are, each time anew.
+    """
+
+    def __init__(self, verdict: Callable[[], Verdict] = lambda: Verdict.WELL) -> None:
+        self._verdict = verdict
+        self.state = State.STARTING
+        self.exit_code = 0
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether requests should be sent here."""
+        return self.state is State.READY and self._verdict() is Verdict.WELL
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether a restart would not help."""
+        return self._verdict() is not Verdict.STUCK
+
+    def started(self) -> None:
+        """Note that the workers run."""
+        if self.state is State.STARTING:
+            self.state = State.READY
+
+    def drain(self, exit_code: int = 0) -> None:
+        """Note that the service is about to leave; the server that sees this does so, with this exit code."""
+        self.state = State.DRAINING
+        self.exit_code = self.exit_code or exit_code
+
+
+class DrainingServer(uvicorn.Server):
+    """uvicorn, except that the first signal drains and the second one leaves at once.
+
+    One of several processes is told to leave by its `parent`, a descriptor that is readable when the parent has gone,
+    and the parent alone decides to leave at once: a terminal or a supervisor may signal all of them besides.
+    """
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        lifecycle: Lifecycle,
+        drain_delay_s: float,
+        *,
+        admin_url: str = "",
+        parent: int | None = None,
+    ) -> None:
+        super().__init__(config)
+        self._lifecycle = lifecycle
+        self._drain_delay_s = drain_delay_s
+        self._admin_url = admin_url
+        self._parent = parent
+        self._leave_at_s = float("inf")
+        self._is_signalled = False
+        self._is_announced = False
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and say where."""
+        await super().startup(sockets)
+        if self._parent is not None:
+            asyncio.get_running_loop().add_reader(self._parent, self._lose_parent)
+            event("process_ready", pid=os.getpid())
+            return
+        for server in self.servers:
+            for listener in server.sockets:
+                event("listening", url=url_of(listener), admin=self._admin_url)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002  as in uvicorn
+        """Drain; uvicorn's own handler would raise the signal again at the end, and so lose exit code 0.
+
+        Nothing is written here: the signal may have interrupted the writing of a log line.
+        """
+        if self._is_signalled and self._parent is None:
+            os._exit(FORCED_EXIT)
+        delay_s = self._drain_delay_s if sig == signal.SIGTERM else 0.0  # nobody balances load to a Ctrl-C
+        self._is_signalled = True
+        self._leave_at_s = min(self._leave_at_s, time.monotonic() + delay_s)
+        self._lifecycle.drain()
+
+    async def on_tick(self, counter: int) -> bool:
+        """Say once that the service drains, and leave when the delay is over; called ten times a second."""
+        if self._lifecycle.state is State.DRAINING and not self._is_announced:
+            self._is_announced = True
+            self._leave_at_s = min(self._leave_at_s, time.monotonic() + self._drain_delay_s)
+            event("draining", requests=len(self.server_state.tasks))
+        if time.monotonic() >= self._leave_at_s:
+            self.should_exit = True
+        return await super().on_tick(counter)
+
+    def _lose_parent(self) -> None:
+        """Leave: without the parent nobody would replace this process or tell it to stop."""
+        assert self._parent is not None
+        asyncio.get_running_loop().remove_reader(self._parent)
+        event("parent_gone", logging.ERROR)
+        self._lifecycle.drain()
+
+
+def url_of(listener: socket.socket) -> str:
+    """Return where a socket listens."""
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,0 +1,1 @@
+"""Which models are served: hot reload, canary, shadow."""

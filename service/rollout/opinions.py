@@ -1,0 +1,180 @@
+"""Has another model rank what one has answered, after the answer, and takes a canary out that does badly.
+
+Knows models, their roles and the scorer; does not know requests, HTTP or how models change.
+Invariant: nobody waits for a second opinion: it is computed at the lowest priority, in pieces so small that no worker
+is long at one, a few at a time, and not at all while there is more to do.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from service.errors import Refused
+from service.rollout.rollout import Fault, Floats, Limits, compare_scores, judge, takes_part
+from service.rollout.versions import Newcomer, NewcomerRole, Version, Versions
+from service.scoring.budget import ANYBODY, Terms
+from service.scoring.call import Ranking
+from service.scoring.cost import CostModel
+from service.scoring.model import ServedModel
+from service.scoring.ranker import AskedGroups
+from service.settings import Settings
+from service.telemetry.metrics import Metrics
+
+MOST_TASKS: Final = 4
+MOST_PRODUCTS: Final = 100  # of a list, its first; comparing takes 0.3 ms then
+PIECE: Final = 8  # products; a worker that has begun one is free again within a few milliseconds
+BUSY_S: Final = 0.05  # predicted time of what waits, above which nothing is added
+PATIENCE_S: Final = 5.0
+TYPICAL: Final = (2_048, 50, 8)  # tokens, rows and runs by which two models' speeds are compared
+
+Rank = Callable[[ServedModel, AskedGroups, Terms], Awaitable[Ranking]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Second:
+    """A list that a model has scored, and the model that is to score it too."""
+
+    role: NewcomerRole
+    newcomer: Newcomer
+    version: Version
+    group: AskedGroups
+    scores: Floats
+
+
+class SecondOpinions:
+    """What the handlers tell each answer to.
+
+    `rank` ranks, `backlog_s` says how long what waits will take, and `end_canary` takes the canary out.
+    """
+
+    def __init__(  # noqa: PLR0913  its three ways to act are told apart by name
+        self,
+        settings: Settings,
+        versions: Versions,
+        metrics: Metrics,
+        *,
+        rank: Rank,
+        backlog_s: Callable[[], float],
+        end_canary: Callable[[Fault], None],
+    ) -> None:
+        self._compared = settings.canary_compared
+        self._limits = Limits(settings.canary_overlap, settings.canary_tau, settings.canary_slowdown)
+        self._versions = versions
+        self._metrics = metrics
+        self._rank = rank
+        self._backlog_s = backlog_s
+        self._end_canary = end_canary
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def answered(self, version: Version, groups: AskedGroups, ranking: Ranking) -> None:
+        """Take note of an answer, and have another model look at its list if that is its share."""
+        if not self._versions.newcomers:
+            return
+        canary = self._versions.newcomers.get("canary")
+        if canary is not None:
+            self._tally(canary, version, ranking)
+        if len(groups) != 1 or len(ranking.places) < 2 or len(self._tasks) >= MOST_TASKS:
+            return
+        ((query, products),) = groups
+        group = [(query, products[:MOST_PRODUCTS])]
+        for role, newcomer, other in self._others(version, query):
+            second = _Second(role, newcomer, other, group, scores_of(ranking)[:MOST_PRODUCTS])
+            task = asyncio.create_task(self._compare(second))
+            self._tasks.add(task)
+            task.add_done_callback(self._done)
+
+    def close(self) -> None:
+        """Begin no more and forget those that were begun."""
+        for task in self._tasks:
+            task.cancel()
+
+    def _tally(self, canary: Newcomer, version: Version, ranking: Ranking) -> None:
+        failed = ranking.unscored.engine + ranking.unscored.nonfinite
+        if version is canary.version:
+            canary.trial.newcomer.add(len(ranking.places), failed)
+            self._judge(canary)
+        elif version is self._versions.stable:
+            canary.trial.stable.add(len(ranking.places), failed)
+
+    def _others(self, version: Version, query: str) -> Iterator[tuple[NewcomerRole, Newcomer, Version]]:
+        """Yield who else is to rank: the stable model after the canary, the shadow after the stable model."""
+        stable, newcomers = self._versions.stable, self._versions.newcomers
+        canary, shadow = newcomers.get("canary"), newcomers.get("shadow")
+        if canary is not None and version is canary.version and takes_part(query, self._compared, "compared"):
+            yield "canary", canary, stable
+        if shadow is not None and version is stable and takes_part(query, shadow.share, "shadow"):
+            yield "shadow", shadow, shadow.version
+
+    async def _compare(self, second: _Second) -> None:
+        found = await self._scores(second)
+        agreement = None if found is None else compare_scores(second.scores, found)
+        role, newcomer = second.role, second.newcomer
+        if agreement is None or self._versions.newcomers.get(role) is not newcomer:
+            return
+        newcomer.trial.compared(agreement)
+        self._metrics.rollout.compared[role].inc()
+        mean = newcomer.trial.agreement
+        assert mean is not None, "one has just been added"
+        self._metrics.rollout.agree(
+            role,
+            overlap_at_10=mean.overlap_at_10,
+            kendall_tau=mean.kendall_tau,
+            score_difference=mean.score_difference,
+        )
+        if role == "canary":
+            self._judge(newcomer)
+
+    async def _scores(self, second: _Second) -> Floats | None:
+        """Return the other model's scores of all products, or None if there was no time for it."""
+        ((query, products),) = second.group
+        terms = Terms(time.monotonic() + PATIENCE_S, "offline", "error", ANYBODY)
+        scores: list[Floats] = []
+        for start in range(0, len(products), PIECE):
+            if self._backlog_s() > BUSY_S:
+                return None
+            piece = [(query, products[start : start + PIECE])]
+            try:
+                ranking = await self._rank(second.version.model, piece, terms)
+            except Refused:
+                return None
+            scores.append(scores_of(ranking))
+            if second.role == "shadow":  # it answers nobody, so its drift is seen here alone
+                second.version.drift.add(
+                    ranking.logits,
+                    rows=ranking.rows,
+                    truncated=ranking.truncated,
+                    tokens=ranking.tokens,
+                    unknown=ranking.unknown_tokens,
+                )
+        return np.concatenate(scores)
+
+    def _judge(self, canary: Newcomer) -> None:
+        slowdown = _speed(canary.version) / _speed(self._versions.stable)
+        fault = judge(canary.trial, slowdown, self._limits)
+        if fault is not None and self._versions.newcomers.get("canary") is canary:
+            self._end_canary(fault)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        """Forget a task; an error in it was one of a worker, which has counted it."""
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()
+
+
+def scores_of(ranking: Ranking) -> Floats:
+    """Return the scores of a ranking in the order of the request, float64 [n], NaN where there is none."""
+    scores = np.full(len(ranking.places), np.nan)
+    for place in ranking.places:
+        if place.label is not None:
+            scores[place.index] = place.score
+    return scores
+
+
+def _speed(version: Version) -> float:
+    """Seconds that a typical list takes, as measured lately."""
+    costs: CostModel = version.model.costs
+    return costs.seconds(*TYPICAL)

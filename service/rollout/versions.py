@@ -1,0 +1,127 @@
+"""Which models are served, in which roles, and which of them a request is answered by.
+
+Knows models by name and version, and shares of requests; does not know HTTP or how a model is loaded.
+Invariant: a request keeps the model that it was given, whatever is served a moment later; a model has one role, and
+one that has lost it is not referred to from here. All of it happens on the event loop, so nobody sees half a change.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from service.api.models import Model, ModelList, Role, describe_model, to_json
+from service.rollout.rollout import Trial, takes_part
+from service.scoring.model import ServedModel
+from service.telemetry.drift import Drift
+from service.telemetry.metrics import Metrics
+from service.telemetry.served import Served
+
+NewcomerRole = Literal["canary", "shadow"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Version:
+    """A model that is served, the facts that are told of it, and how its scores drift.
+
+    `directory` is the bundle's below the models' root, which may have another name than the model.
+    """
+
+    model: ServedModel
+    directory: str = ""
+    facts: Model = field(init=False)
+    drift: Drift = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "facts", describe_model(self.model.bundle, self.model.precision))
+        object.__setattr__(self, "drift", Drift(self.model.bundle.manifest))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Newcomer:
+    """A model beside the stable one: the share of requests that it takes part in, and how it does."""
+
+    version: Version
+    share: float
+    trial: Trial = field(default_factory=Trial)
+
+
+class Versions:
+    """The stable model, which answers those that name none, newcomers beside it, and others that are asked for by name.
+
+    A canary answers a share of those that name none, a shadow nobody.
+    """
+
+    def __init__(self, stable: Version, others: Sequence[Version] = ()) -> None:
+        self.stable = stable
+        self.newcomers: Mapping[NewcomerRole, Newcomer] = {}
+        self._others = tuple(others)
+        self._metrics: Metrics | None = None
+        self._note()
+
+    def named(self, name: str | None) -> Version | None:
+        """Return the model of a name, or of name@version, or the stable one for None."""
+        return self.stable if name is None else self._named.get(name)
+
+    def chosen(self, name: str | None, query: str) -> Version | None:
+        """Return the model for a request: of those that name none the canary has its share, always the same queries."""
+        canary = self.newcomers.get("canary")
+        if name is None and canary is not None and takes_part(query, canary.share, "canary"):
+            return canary.version
+        return self.named(name)
+
+    def roles(self) -> Mapping[Version, Role]:
+        """Return every model with its role, the stable one first."""
+        return self._roles
+
+    def facts(self, version: Version) -> Model:
+        """Return the facts of a model, its role among them."""
+        return version.facts.model_copy(update={"role": self._roles[version]})
+
+    def listed(self) -> bytes:
+        """Return the facts of all models as JSON."""
+        return to_json(ModelList(data=tuple(map(self.facts, self._roles))))
+
+    def show(self, metrics: Metrics) -> None:
+        """Tell the metrics what is served, now and after each change."""
+        self._metrics = metrics
+        self._note()
+
+    def is_taken(self, model: ServedModel, role: Role) -> bool:
+        """Whether a model of this name and version is served in another role."""
+        return any(version.facts.id == model.id and other != role for version, other in self._roles.items())
+
+    def replace(self, stable: Version) -> None:
+        """Have another model answer; newcomers stay and are compared with this one from now on."""
+        self.stable = stable
+        self.newcomers = {
+            role: Newcomer(newcomer.version, newcomer.share) for role, newcomer in self.newcomers.items()
+        }
+        self._note()
+
+    def admit(self, role: NewcomerRole, newcomer: Newcomer) -> None:
+        """Put a model beside the stable one, in the place of another in this role."""
+        self.newcomers = {**self.newcomers, role: newcomer}
+        self._note()
+
+    def dismiss(self, role: NewcomerRole) -> Newcomer | None:
+        """Take the model of a role out and return it, None if there was none."""
+        left = self.newcomers.get(role)
+        self.newcomers = {other: kept for other, kept in self.newcomers.items() if other != role}
+        self._note()
+        return left
+
+    def _note(self) -> None:
+        """Work out names and roles; a bare name is that of the first model that has it."""
+        ranked: list[tuple[Version, Role]] = [(self.stable, "stable")]
+        ranked += [(newcomer.version, role) for role, newcomer in self.newcomers.items()]
+        ranked += [(version, "named") for version in self._others]
+        self._named: dict[str, Version] = {}
+        self._roles: dict[Version, Role] = {}
+        for version, role in ranked:
+            if version.facts.id not in self._named:
+                self._roles[version] = role
+                self._named[version.facts.id] = version
+                self._named.setdefault(version.facts.name, version)
+        if self._metrics is not None:
+            told = self._roles.items()
+            self._metrics.served.show(Served(role, version.model, version.drift) for version, role in told)

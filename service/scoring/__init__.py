@@ -1,0 +1,1 @@
+"""From an admitted request to an order of products: budget, queue, workers, engine."""

@@ -1,0 +1,206 @@
+"""One ranking while it is computed: its texts, rows and logits, and what came of it.
+
+Knows the model, products and the order of the work; does not know the queue, admission or HTTP.
+Invariant: a call ends once, with one place for each product, whatever became of single rows.
+"""
+
+import asyncio
+import contextlib
+import math
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bundle import Product
+from bundle.text import Packed, ProductUse, Row, TextUse, padded_length
+from service.scoring.model import ServedModel
+from service.scoring.ranking import ALL_SCORED, Cause, Causes, Place, Unscored, rank_places
+
+Result = TypeVar("Result")
+Item = Product | Packed
+"""What is read of a product: its texts, or what was made of them ahead."""
+
+Groups = list[tuple[str, Sequence[Item]]]
+Uses = Sequence[tuple[TextUse, Sequence[ProductUse]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """All products of a call, best first, and what the call cost.
+
+    `logits` are in the order of the request, float32 [n], and not finite where a product has no score; `causes` say
+    why it has none. `uses` say for each query and its products how much of their texts was read, if that was asked for.
+    `admitted` counts the products that were let in, `rows` those that were tokenized, `cached` those whose logit was
+    known; tokens are those of the rows.
+    """
+
+    places: tuple[Place, ...] = ()
+    logits: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32), compare=False)
+    causes: Causes = field(default_factory=lambda: np.empty(0, np.int8), compare=False)
+    unscored: Unscored = ALL_SCORED
+    admitted: int = 0
+    rows: int = 0
+    tokens: int = 0
+    padding_tokens: int = 0
+    truncated: int = 0
+    unknown_tokens: int | None = 0
+    cached: int = 0
+    tokenize_s: float = 0.0
+    queue_s: float = 0.0
+    infer_s: float = 0.0
+    measure_s: float = 0.0
+    uses: Uses = ()
+
+
+class Call:
+    """One ranking while it is computed; `_lock` guards everything that more than one thread writes."""
+
+    def __init__(
+        self, model: ServedModel, groups: Groups, future: asyncio.Future[Ranking], *, measured: bool
+    ) -> None:
+        self._model = model
+        self._groups = groups
+        self._future = future
+        self._measured = measured
+        products = sum(len(products) for _, products in groups)
+        self._submitted_s = time.monotonic()
+        self._lock = threading.Lock()
+        self._is_over = False
+        self._logits = np.full(products, np.nan, dtype=np.float32)
+        self._causes: Causes = np.full(products, Cause.DEADLINE, dtype=np.int8)  # until it is known better
+        self._admitted = self._missing = products
+        self._rows: list[Row] = []
+        self._padding_tokens = 0
+        self._times = _Times()
+        self._uses: Uses = ()
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since it came."""
+        return time.monotonic() - self._submitted_s
+
+    def leave_out(self, admitted: int, cause: Cause) -> None:
+        """Have only the first `admitted` products computed; the others get a cause."""
+        self._causes[admitted:] = cause
+        self._admitted = self._missing = admitted
+
+    def tokenize(self) -> Sequence[int]:
+        """Turn the texts into rows and return their padded lengths; count first how much is read, if asked for."""
+        encoder, times = self._model.encoder, self._times
+        began_s = time.monotonic()
+        if self._measured:
+            self._uses = [encoder.measure(query, _texts(products)) for query, products in self._groups]
+            times.measure_s = time.monotonic() - began_s
+        if self._future.done():
+            return []
+        rows: list[Row] = []
+        for query, products in self._groups:
+            rows += encoder.encode(query, products[: self._admitted - len(rows)])
+        lengths = [padded_length(len(row), self._model.longest) for row in rows]
+        with self._lock:
+            self._rows = rows
+            self._padding_tokens = sum(lengths) - sum(map(len, rows))
+            times.tokenized_s = time.monotonic()
+            times.tokenize_s = times.tokenized_s - began_s - times.measure_s
+            times.queue_s = began_s - self._submitted_s
+        if not rows:
+            self.end()
+        return lengths
+
+    def rows(self, places: Sequence[int]) -> Sequence[Row]:
+        """Return rows that are about to be computed."""
+        with self._lock:
+            self._times.begin()
+        return [self._rows[place] for place in places]
+
+    def deliver(self, places: Sequence[int], logits: NDArray[np.float32] | None) -> None:
+        """Take the logits of some rows, or None if the engine failed; the last delivery ends the call."""
+        with self._lock:
+            if self._is_over:
+                return
+            chosen = list(places)
+            if logits is not None:
+                self._logits[chosen] = logits
+            self._causes[chosen] = Cause.SCORED if logits is not None else Cause.ENGINE
+            self._missing -= len(chosen)
+            complete = not self._missing
+        if complete:
+            self.end()
+
+    def fail(self, error: Exception) -> None:
+        """Hand over an error that ends the call."""
+        on_loop(self._future, lambda: self._future.set_exception(error))
+
+    def end(self) -> None:
+        """Hand over what there is; called by whoever delivers last, or by the event loop at the deadline."""
+        with self._lock:
+            if self._is_over:
+                return
+            self._is_over = True
+        try:
+            ranking = self._ranking()
+        except Exception as error:
+            self.fail(error)
+            raise
+        on_loop(self._future, lambda: self._future.set_result(ranking))
+
+    def _ranking(self) -> Ranking:
+        places, unscored = rank_places(self._logits, self._causes, self._model.bundle.manifest)
+        times = self._times
+        return Ranking(
+            places=places,
+            logits=self._logits,
+            causes=self._causes,
+            unscored=unscored,
+            admitted=self._admitted,
+            rows=len(self._rows),
+            tokens=sum(map(len, self._rows)),
+            padding_tokens=self._padding_tokens,
+            truncated=sum(row.truncated for row in self._rows),
+            unknown_tokens=self._model.encoder.count_unknown(self._rows),
+            tokenize_s=times.tokenize_s,
+            queue_s=times.queue_s,
+            infer_s=times.infer_s,
+            measure_s=times.measure_s,
+            uses=self._uses,
+        )
+
+
+def _texts(items: Sequence[Item]) -> list[Product]:
+    """Return products that are measured, which come with their texts."""
+    products = [item for item in items if isinstance(item, Product)]
+    assert len(products) == len(items), "a packed product cannot be measured"
+    return products
+
+
+@dataclass(slots=True)
+class _Times:
+    """When the parts of a call began and how long they took, in seconds."""
+
+    measure_s: float = 0.0
+    tokenize_s: float = 0.0
+    tokenized_s: float = 0.0
+    queue_s: float = 0.0
+    infer_from_s: float = math.inf
+
+    def begin(self) -> None:
+        """Note that a run is about to be computed; the wait before the first one was the queue's."""
+        if math.isinf(self.infer_from_s):
+            self.infer_from_s = time.monotonic()
+            self.queue_s += self.infer_from_s - self.tokenized_s
+
+    @property
+    def infer_s(self) -> float:
+        """Seconds since the first run was begun."""
+        return 0.0 if math.isinf(self.infer_from_s) else time.monotonic() - self.infer_from_s
+
+
+def on_loop(future: asyncio.Future[Result], settle: Callable[[], None]) -> None:
+    """Settle a future on its event loop, unless it is settled already."""
+    with contextlib.suppress(RuntimeError):  # the loop has closed: nobody waits any more
+        future.get_loop().call_soon_threadsafe(lambda: None if future.done() else settle())

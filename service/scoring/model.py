@@ -1,0 +1,56 @@
+"""A bundle that is ready to compute: its encoder, a session for each worker, and what a run of it costs.
+
+Knows rows and logits; does not know requests, queues or HTTP.
+Invariant: a session is used by the worker of its number alone.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bundle import Bundle, PairEncoder
+from bundle.text import Row, assemble
+from bundle.verify import Session
+from service.scoring.cost import CostModel
+
+
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
+class ServedModel:
+    """One bundle in one precision on one device; `costs` are learnt while it serves."""
+
+    bundle: Bundle
+    precision: str
+    device: str
+    sessions: Sequence[Session]
+    costs: CostModel = field(default_factory=CostModel)
+    encoder: PairEncoder = field(init=False)
+
+    def __post_init__(self) -> None:
+        manifest = self.bundle.manifest
+        encoder = PairEncoder(self.bundle.files[manifest.tokenizer], manifest.text)
+        object.__setattr__(self, "encoder", encoder)
+
+    @property
+    def id(self) -> str:
+        """name@version, as every answer gives it."""
+        return f"{self.bundle.manifest.name}@{self.bundle.manifest.version}"
+
+    @property
+    def key(self) -> bytes:
+        """What a logit depends on beside the texts."""
+        return f"{self.bundle.id}/{self.precision}/{self.device}".encode()
+
+    @property
+    def longest(self) -> int:
+        """Most tokens of a pair."""
+        return self.bundle.manifest.text.max_length
+
+    def compute(self, rows: Sequence[Row], length: int, worker: int) -> NDArray[np.float32]:
+        """Return the logits, float32 [n], of rows padded to one length; ValueError if the graph gives others."""
+        feeds = assemble(rows, self.bundle.manifest.text.template, length)
+        logits = self.sessions[worker].run(feeds)
+        if logits.shape != (len(rows),):
+            raise ValueError(f"expected {len(rows)} logits, got shape {logits.shape}")
+        return logits

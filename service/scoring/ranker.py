@@ -1,0 +1,216 @@
+"""Ranks a list by whatever is known of it: products by id, logits from before or from other requests, then the engine.
+
+Knows the order in which to ask; does not know how anything is stored, computed or sent.
+Invariant: every product has one place, and a pair scores the same whoever had its logit.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from service.api.schema import Asked, Reference
+from service.cache.lookup import SharedStore, cached_logits
+from service.cache.memory import ScoreCache
+from service.cache.pair_keys import pair_keys, product_digest
+from service.catalogue.catalogue import Catalogue
+from service.catalogue.record import Found
+from service.scoring.budget import RESPOND_S, Terms
+from service.scoring.call import Groups, Ranking
+from service.scoring.model import ServedModel
+from service.scoring.ranking import Cause, rank_places
+from service.scoring.scorer import Scorer
+from service.telemetry.meters import CatalogueMeter
+
+AskedGroups = Sequence[tuple[str, Sequence[Asked]]]
+
+
+class Ranker:
+    """Ranks for one application; its parts that are None are not asked."""
+
+    def __init__(
+        self,
+        scorer: Scorer,
+        *,
+        cache: ScoreCache | None = None,
+        shared: SharedStore | None = None,
+        catalogue: Catalogue | None = None,
+        catalogue_meter: CatalogueMeter | None = None,
+    ) -> None:
+        self._scorer = scorer
+        self._cache = cache
+        self._shared = shared
+        self._catalogue = catalogue
+        self._meter = catalogue_meter
+
+    async def rank(
+        self, model: ServedModel, groups: AskedGroups, terms: Terms, *, measured: bool = False
+    ) -> Ranking:
+        """Rank the products of several queries as one list; Refused as `Scorer.rank` says.
+
+        A ranking that is to be `measured` asks no cache, since it wants to know how the engine comes to its scores.
+        """
+        known = await self._resolve(model, groups, as_texts=measured)
+        places = [place for place, item in enumerate(known) if item is not None]
+        if self._cache is None or measured:
+            found = await self._compute(model, groups, known, places, terms, measured=measured)
+            return (
+                found
+                if len(places) == len(known)
+                else _merged(model, len(known), {}, [(places, found)], known)
+            )
+        return await self._with_cache(self._cache, model, groups, known, places, terms)
+
+    async def _with_cache(  # noqa: PLR0913, PLR0917  what a list is made of
+        self,
+        cache: ScoreCache,
+        model: ServedModel,
+        groups: AskedGroups,
+        known: Sequence[Found | None],
+        places: Sequence[int],
+        terms: Terms,
+    ) -> Ranking:
+        parts: list[tuple[Sequence[int], Ranking]] = []
+
+        async def compute(chosen: Sequence[int]) -> Mapping[int, float]:
+            of = [places[index] for index in chosen]
+            part = await self._compute(model, groups, known, of, terms)
+            parts.append((of, part))
+            logits = part.logits.tolist()
+            computed = np.flatnonzero(part.causes == Cause.SCORED).tolist()
+            return {chosen[place]: logits[place] for place in computed}
+
+        keys = _keys(model, groups, known)
+        due = replace(terms, deadline_s=terms.deadline_s - RESPOND_S)
+        logits = await cached_logits(cache, self._shared, keys, compute, due)
+        if len(parts) == 1 and len(parts[0][0]) == len(known):
+            return parts[0][1]
+        return _merged(
+            model, len(known), {places[index]: logit for index, logit in logits.items()}, parts, known
+        )
+
+    async def _compute(  # noqa: PLR0913  as above
+        self,
+        model: ServedModel,
+        groups: AskedGroups,
+        known: Sequence[Found | None],
+        places: Sequence[int],
+        terms: Terms,
+        *,
+        measured: bool = False,
+    ) -> Ranking:
+        """Have the products at some places scored, which are in order."""
+        chosen = set(places)
+        wanted: Groups = []
+        start = 0
+        for query, asked in groups:
+            of = range(start, start + len(asked))
+            wanted.append(
+                (query, [item.product for place in of if place in chosen and (item := known[place])])
+            )
+            start += len(asked)
+        return await self._scorer.rank(model, wanted, terms, measured=measured)
+
+    async def _resolve(
+        self, model: ServedModel, groups: AskedGroups, *, as_texts: bool
+    ) -> list[Found | None]:
+        """Return what is known of each product; ids are looked up on a worker, since the disk may be slow."""
+        asked = [product for _, products in groups for product in products]
+        catalogue = self._catalogue
+        references = [product for product in asked if isinstance(product, Reference)]
+        found: Mapping[int, Found | None] = {}
+        if catalogue is not None and references:
+            looked_up = self._scorer.offload(
+                lambda: _look_up(catalogue, model, references, as_texts=as_texts)
+            )
+            try:
+                found = dict(zip(map(id, references), await looked_up, strict=True))
+            finally:
+                looked_up.cancel()
+            if self._meter is not None:
+                hits = sum(each is not None for each in found.values())
+                self._meter.hits.inc(hits)
+                self._meter.misses.inc(len(found) - hits)
+        is_keyed = self._cache is not None
+        return [
+            found.get(id(product))
+            if isinstance(product, Reference)
+            else Found(product, product_digest(product) if is_keyed else b"")
+            for product in asked
+        ]
+
+
+def _keys(model: ServedModel, groups: AskedGroups, known: Sequence[Found | None]) -> list[bytes]:
+    """Return the cache's keys of all products that are known, in order."""
+    keys: list[bytes] = []
+    start = 0
+    for query, asked in groups:
+        digests = [item.digest for item in known[start : start + len(asked)] if item is not None]
+        keys += pair_keys(model.key, query, digests)
+        start += len(asked)
+    return keys
+
+
+def _look_up(
+    catalogue: Catalogue, model: ServedModel, references: Sequence[Reference], *, as_texts: bool
+) -> list[Found | None]:
+    """Find products by their ids; one that is not there is known by the fields that were sent with its id, if any."""
+    ids = [reference.id for reference in references]
+    if as_texts:
+        records = [catalogue.get(identifier) for identifier in ids]
+        stored = [None if record is None else Found(*record) for record in records]
+    else:
+        stored = catalogue.lookup(ids, model.encoder.text_key)
+    known: list[Found | None] = []
+    for reference, found in zip(references, stored, strict=True):
+        own = reference.product
+        if own is None:
+            known.append(found)
+        elif found is None:
+            known.append(Found(own, product_digest(own)))
+        else:
+            known.append(found.overridden(own))
+    return known
+
+
+def _merged(
+    model: ServedModel,
+    products: int,
+    cached: Mapping[int, float],
+    parts: Sequence[tuple[Sequence[int], Ranking]],
+    known: Sequence[Found | None],
+) -> Ranking:
+    """Put together what came from several places, in the order of the request."""
+    logits = np.full(products, np.nan, np.float32)
+    causes = np.full(products, Cause.DEADLINE, np.int8)
+    causes[[place for place, item in enumerate(known) if item is None]] = Cause.UNKNOWN_ID
+    for places, part in parts:
+        logits[list(places)] = part.logits
+        causes[list(places)] = part.causes
+    logits[list(cached)] = list(cached.values())
+    causes[list(cached)] = Cause.SCORED
+    ranked, unscored = rank_places(logits, causes, model.bundle.manifest)
+    rankings = [part for _, part in parts]
+    return Ranking(
+        places=ranked,
+        logits=logits,
+        causes=causes,
+        unscored=unscored,
+        admitted=products - sum(len(part.places) - part.admitted for part in rankings),
+        rows=sum(part.rows for part in rankings),
+        tokens=sum(part.tokens for part in rankings),
+        padding_tokens=sum(part.padding_tokens for part in rankings),
+        truncated=sum(part.truncated for part in rankings),
+        unknown_tokens=_added([part.unknown_tokens for part in rankings]),
+        tokenize_s=sum(part.tokenize_s for part in rankings),
+        queue_s=sum(part.queue_s for part in rankings),
+        infer_s=sum(part.infer_s for part in rankings),
+        measure_s=sum(part.measure_s for part in rankings),
+        uses=tuple(use for part in rankings for use in part.uses),
+        cached=len(cached) - sum(int((part.causes == Cause.SCORED).sum()) for part in rankings),
+    )
+
+
+def _added(counts: Sequence[int | None]) -> int | None:
+    told = [count for count in counts if count is not None]
+    return sum(told) if len(told) == len(counts) else None

@@ -1,0 +1,168 @@
+"""Ranks products for a query: admits what fits the budget, and has it computed by the workers in time.
+
+Knows models, terms, predictions and the pool; does not know how a list is computed, nor HTTP.
+Invariant: every call ends by its deadline, and what was admitted is released when it ends.
+"""
+
+import asyncio
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import Final, Generic, TypeVar
+
+from bundle.text import Packed, padded_length
+from service.api.schema import text_chars
+from service.errors import Reason, Refused
+from service.scoring.admission import CHARS_PER_TOKEN, Admission, documents_that_fit, predict_tokens
+from service.scoring.budget import PRIORITIES, RESPOND_S, Terms
+from service.scoring.call import Call, Groups, Ranking, on_loop
+from service.scoring.cost import Slip
+from service.scoring.model import ServedModel
+from service.scoring.ranking import Cause
+from service.scoring.scheduler import Entry
+from service.scoring.worker import Owner, WorkerPool
+
+Result = TypeVar("Result")
+EXPECTED_RUNS: Final = 8  # of a list, about one for each padded length
+LEAST_PART: Final = 20
+"""Behind others, fewer documents of a longer list are not begun: it costs what it costs to be answered, for too little."""
+
+CAUTION: Final = {"error": 1.0, "degrade": 0.5}
+"""Spreads of the slip that a request is given beyond what is expected: what is late is work for nothing, the whole of
+it or its last run."""
+
+
+class Scorer:
+    """Ranks on worker threads; its methods are called on the event loop and do not block it."""
+
+    def __init__(self, pool: WorkerPool, admission: Admission) -> None:
+        self.pool = pool
+        self.admission = admission
+        self._slips = [Slip() for _ in PRIORITIES]
+
+    def rank(
+        self, model: ServedModel, groups: Groups, terms: Terms, *, measured: bool = False
+    ) -> asyncio.Future[Ranking]:
+        """Rank the products of several queries as one list; a place's index counts through all groups.
+
+        Cancelling the future drops what has not been started. A ranking that is to be `measured` also says how much
+        of each text was read. Refused if the queue is full, or, if the terms are `error`, as soon as not all products
+        fit into the budget.
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Ranking] = loop.create_future()
+        products = sum(len(products) for _, products in groups)
+        if not products and not measured:
+            future.set_result(Ranking())
+            return future
+        tokens = _predicted_tokens(model, groups)
+        costs_s = _costs(model, tokens)
+        available_s = terms.deadline_s - RESPOND_S - time.monotonic()
+        admitted, predicted_s = self._admit(costs_s, terms, available_s)
+        left_out = Cause.SCORED
+        if admitted < products:
+            alone_s = math.fsum(costs_s) / self.pool.size
+            left_out = Cause.DEADLINE if alone_s > available_s else Cause.OVERLOAD
+            if terms.on_failure == "error":
+                raise Refused(Reason.DEADLINE if left_out == Cause.DEADLINE else Reason.OVERLOADED)
+        held_tokens = sum(tokens[:admitted])
+        if not self.admission.admit(terms.tenant, held_tokens):
+            raise Refused(Reason.OVERLOADED)
+        future.add_done_callback(lambda _: self.admission.release(terms.tenant, held_tokens))
+        call = Call(model, groups, future, measured=measured)
+        call.leave_out(admitted, left_out)
+        if not admitted and not measured:
+            call.end()
+            return future
+        entry = Entry[Owner](
+            owner=call,
+            model=model,
+            level=terms.level,
+            tenant=terms.tenant,
+            deadline_s=terms.deadline_s - RESPOND_S,
+            cost_s=math.fsum(costs_s[:admitted]),
+            seconds=model.costs.seconds,
+        )
+        timer = loop.call_later(max(0.0, available_s), call.end)
+
+        def settled(done: asyncio.Future[Ranking]) -> None:
+            timer.cancel()
+            self.pool.drop(entry)
+            if not done.cancelled():
+                self._slips[terms.level].observe(predicted_s, call.age_s)
+
+        future.add_done_callback(settled)
+        self.pool.submit(entry)
+        return future
+
+    def _admit(self, costs_s: Sequence[float], terms: Terms, available_s: float) -> tuple[int, float]:
+        """Return how many documents fit, and when they are predicted to be done.
+
+        What waits may take longer than predicted, as others did lately; with nothing before it a request is let in as
+        it is predicted, so that there is always one to learn from.
+        """
+        pool, slip = self.pool, self._slips[terms.level]
+        spreads = CAUTION[terms.on_failure]
+        is_first = not pool.backlog_s
+
+        def finish_s(cost_s: float) -> float:
+            predicted_s = pool.finish_s(terms.level, terms.tenant, cost_s)
+            return predicted_s if is_first else slip.expected_s(predicted_s, spreads)
+
+        admitted = documents_that_fit(costs_s, finish_s, available_s)
+        if not is_first and admitted < min(LEAST_PART, len(costs_s)):
+            admitted = 0
+        return admitted, pool.finish_s(terms.level, terms.tenant, math.fsum(costs_s[:admitted]))
+
+    def offload(self, function: Callable[[], Result]) -> asyncio.Future[Result]:
+        """Run a function on a worker, before any ranking that waits."""
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self.pool.offload(_Offloaded(function, future))
+        return future
+
+
+def _predicted_tokens(model: ServedModel, groups: Groups) -> list[int]:
+    """Predict how many tokens each pair is computed with."""
+    encoder = model.encoder
+    return [
+        padded_length(tokens, model.longest)
+        for query, products in groups
+        for tokens in predict_tokens(
+            len(query),
+            (
+                encoder.packed_tokens(product.payload) * CHARS_PER_TOKEN
+                if isinstance(product, Packed)
+                else text_chars(product)
+                for product in products
+            ),
+            model.longest,
+        )
+    ]
+
+
+def _costs(model: ServedModel, tokens: Sequence[int]) -> list[float]:
+    """Predict what each pair costs, in seconds of one worker; the fixed cost of the runs is spread over all."""
+    runs_s = model.costs.seconds(0, 0, min(EXPECTED_RUNS, len(tokens))) / max(1, len(tokens))
+    return [model.costs.seconds(count, 1, 0) + runs_s for count in tokens]
+
+
+class _Offloaded(Generic[Result]):
+    """A plain function; a refusal is its normal outcome, not an error of the worker."""
+
+    def __init__(self, function: Callable[[], Result], future: asyncio.Future[Result]) -> None:
+        self._function = function
+        self._future = future
+
+    def wanted(self) -> bool:
+        return not self._future.done()
+
+    def run(self) -> None:
+        try:
+            result = self._function()
+        except Refused as refusal:
+            self.fail(refusal)
+        else:
+            on_loop(self._future, lambda: self._future.set_result(result))
+
+    def fail(self, error: Exception) -> None:
+        on_loop(self._future, lambda: self._future.set_exception(error))

@@ -1,0 +1,62 @@
+"""Tests of service/process/cpus.py."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from service.process.cpus import usable_cpus
+
+
+@pytest.fixture(autouse=True)
+def _sixteen_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The scheduler allows 16 CPUs."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)))
+
+
+def _count(tmp_path: Path, membership: str, **files: str) -> int:
+    for name, text in files.items():
+        path = tmp_path / name.replace("__", "/").replace("_dot_", ".")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    listing = tmp_path / "membership"
+    listing.write_text(membership)
+    return usable_cpus(tmp_path, listing)
+
+
+def test_without_a_quota_the_affinity_counts(tmp_path: Path) -> None:
+    """No control group, or one without a limit, leaves the affinity mask."""
+    assert _count(tmp_path, "") == 16
+    assert _count(tmp_path, "0::/\n", cpu_dot_max="max 100000\n") == 16
+
+
+def test_a_v2_quota_counts(tmp_path: Path) -> None:
+    """`cpu.max` of the group in version 2 limits the count; a fraction is rounded down."""
+    assert _count(tmp_path, "0::/\n", cpu_dot_max="250000 100000\n") == 2
+
+
+def test_the_tightest_group_above_counts(tmp_path: Path) -> None:
+    """A quota further up the tree limits the groups below it."""
+    assert (
+        _count(tmp_path, "0::/pod/box\n", pod__cpu_dot_max="300000 100000", pod__box__cpu_dot_max="max 1")
+        == 3
+    )
+
+
+def test_a_v1_quota_counts(tmp_path: Path) -> None:
+    """The cpu controller's quota of version 1 limits the count, also where the group is mounted as root."""
+    files = {"cpu__cpu_dot_cfs_quota_us": "400000\n", "cpu__cpu_dot_cfs_period_us": "100000\n"}
+
+    assert _count(tmp_path, "5:cpu,cpuacct:/docker/0123\n4:memory:/docker/0123\n", **files) == 4
+
+
+def test_a_v1_group_without_a_quota_does_not(tmp_path: Path) -> None:
+    """A quota of -1 is none."""
+    files = {"cpu__cpu_dot_cfs_quota_us": "-1\n", "cpu__cpu_dot_cfs_period_us": "100000\n"}
+
+    assert _count(tmp_path, "5:cpu,cpuacct:/\n", **files) == 16
+
+
+def test_there_is_always_one(tmp_path: Path) -> None:
+    """A quota below one CPU still gives one worker."""
+    assert _count(tmp_path, "0::/\n", cpu_dot_max="50000 100000\n") == 1
