@@ -6,7 +6,7 @@ Invariant: a row depends on its query and product alone, and any two strings giv
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Final
@@ -19,6 +19,7 @@ from tokenizers.models import Unigram
 from bundle.errors import TextContractMismatch, TokenizerInvalid, VocabularyMismatch
 from bundle.manifest import PairTemplate, TextContract
 from bundle.packed import FieldIds, PayloadLayout, text_key
+from bundle.words import TextTokens, TokenIds
 
 TEXT_VERSION: Final = 1
 LENGTH_STEP: Final = 8
@@ -46,8 +47,8 @@ class Packed:
     overrides: Product | None = None
 
 
-Piece = tuple[int, int, bool]
-"""A text in a batch to tokenize: its place there, its limit of tokens, and whether characters were clipped."""
+Piece = tuple[str, int, bool]
+"""A text to tokenize, its limit of tokens, and whether characters were clipped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,18 +121,17 @@ class PairEncoder:
         tokenizer.no_truncation()  # the file may carry both, and they would act before the contract does
         tokenizer.no_padding()
         tokenizer.encode_special_tokens = True  # a "[SEP]" in a title is text, it must not forge a separator
-        self._tokenizer = tokenizer
+        self._tokens = TextTokens(tokenizer)
         self._contract = contract
+        self._limits = [(field.name, field.max_chars, field.max_tokens) for field in contract.fields]
         self._layout = PayloadLayout(contract)
         self._unknown_id = _unknown_id(tokenizer, tokenizer_json)
         self.text_key: Final = text_key(tokenizer_json, contract)
 
     def pack(self, products: Sequence[Product]) -> list[bytes]:
         """Return what `encode` needs of each product, tokenized; valid under this `text_key` alone."""
-        places: dict[str, int] = {}
-        pieces = [self._pieces(product, places) for product in products]
-        encodings = self._tokenizer.encode_batch_fast(list(places), add_special_tokens=False)
-        tokens = [encoding.ids for encoding in encodings]
+        pieces = [self._pieces(product) for product in products]
+        tokens = self._tokens.of(piece[0] for texts in pieces for piece in texts if piece)
         return [self._layout.pack([_field_ids(piece, tokens) for piece in texts]) for texts in pieces]
 
     def packed_tokens(self, payload: bytes) -> int:
@@ -145,9 +145,9 @@ class PairEncoder:
         loses none beyond its own limit. Lone surrogates are read as U+FFFD. ValueError if a payload is none.
         """
         contract, template = self._contract, self._contract.template
-        tokens, query_cut, pieces = self._tokenize(query, products)
-        query_ids = tokens[0][: contract.query_max_tokens]
-        query_cut = query_cut or len(tokens[0]) > len(query_ids)
+        query_tokens, query_cut, pieces, tokens = self._tokenize(query, products)
+        query_ids = query_tokens[: contract.query_max_tokens]
+        query_cut = query_cut or len(query_tokens) > len(query_ids)
         head = (*template.prefix, *query_ids, *template.middle)
         room = contract.max_length - len(head) - len(template.suffix)
         rows = []
@@ -160,10 +160,10 @@ class PairEncoder:
     def measure(self, query: str, products: Sequence[Product]) -> tuple[TextUse, list[ProductUse]]:
         """Return how much of the query, and of each field of each product, is in the rows of `encode`."""
         contract, template = self._contract, self._contract.template
-        tokens, _, pieces = self._tokenize(query, products)
+        query_tokens, _, pieces, tokens = self._tokenize(query, products)
         over_chars = max(0, len(query) - contract.query_max_chars)
         limit = contract.query_max_tokens
-        query_use = self._use("query", tokens[0], limit, room=limit, over_chars=over_chars)
+        query_use = self._use("query", query_tokens, limit, room=limit, over_chars=over_chars)
         fixed = len(template.prefix) + len(template.middle) + len(template.suffix)
         uses = []
         for product, texts in zip(products, pieces, strict=True):
@@ -172,10 +172,10 @@ class PairEncoder:
             for field, piece in zip(contract.fields, texts, strict=True):
                 if piece is None:
                     continue
-                place, limit, _ = piece
+                text, limit, _ = piece
                 over_chars = max(0, len(getattr(product, field.name)) - field.max_chars)
                 room = contract.max_length - row_tokens
-                fields.append(self._use(field.name, tokens[place], limit, room=room, over_chars=over_chars))
+                fields.append(self._use(field.name, tokens[text], limit, room=room, over_chars=over_chars))
                 row_tokens += fields[-1].tokens
             uses.append(ProductUse(tuple(fields), row_tokens))
         return query_use, uses
@@ -194,33 +194,33 @@ class PairEncoder:
 
     def _tokenize(
         self, query: str, products: Sequence[Product | Packed]
-    ) -> tuple[list[list[int]], bool, list[list[Piece | None]]]:
-        """Return the tokens of every distinct text, the query's first, whether it was clipped, and `_pieces`."""
+    ) -> tuple[TokenIds, bool, list[list[Piece | None]], Mapping[str, TokenIds]]:
+        """Return the query's tokens, whether it was clipped, the pieces of each product, and the tokens of each text."""
         clipped_query, query_cut = _clip(query, self._contract.query_max_chars)
-        places: dict[str, int] = {clipped_query: 0}  # every distinct text is tokenized once
         pieces = [
-            self._pieces(product.overrides if isinstance(product, Packed) else product, places)
+            self._pieces(product.overrides if isinstance(product, Packed) else product)
             for product in products
         ]
-        encodings = self._tokenizer.encode_batch_fast(list(places), add_special_tokens=False)
-        return [encoding.ids for encoding in encodings], query_cut, pieces
+        texts = [piece[0] for of_product in pieces for piece in of_product if piece]
+        tokens = self._tokens.of([clipped_query, *texts])
+        return tokens[clipped_query], query_cut, pieces, tokens
 
-    def _pieces(self, product: Product | None, places: dict[str, int]) -> list[Piece | None]:
-        """Give each text of a product a place in the batch; None for a field of the contract that it lacks."""
-        pieces: list[Piece | None] = []
+    def _pieces(self, product: Product | None) -> list[Piece | None]:
+        """Return the texts of a product in the contract's order; None for a field that it lacks."""
         if product is None:
-            return pieces
-        for field in self._contract.fields:
-            text: str = getattr(product, field.name)
+            return []
+        pieces: list[Piece | None] = []
+        for name, max_chars, max_tokens in self._limits:
+            text: str = getattr(product, name)
             if text:
-                clipped, was_cut = _clip(text, field.max_chars)
-                pieces.append((places.setdefault(clipped, len(places)), field.max_tokens, was_cut))
+                clipped, was_cut = _clip(text, max_chars)
+                pieces.append((clipped, max_tokens, was_cut))
             else:
                 pieces.append(None)
         return pieces
 
     def _body(
-        self, product: Product | Packed, texts: Sequence[Piece | None], tokens: Sequence[Sequence[int]]
+        self, product: Product | Packed, texts: Sequence[Piece | None], tokens: Mapping[str, TokenIds]
     ) -> tuple[Sequence[int], bool]:
         """Return the ids of all fields of a product, and whether text of any was cut off."""
         if isinstance(product, Packed):
@@ -232,8 +232,13 @@ class PairEncoder:
                 for kept, piece in zip(stored, texts, strict=True)
             ]
         else:
-            fields = [_field_ids(piece, tokens) for piece in texts]
-        return [*chain.from_iterable(ids for ids, _ in fields)], any(cut for _, cut in fields)
+            fields = [_field_ids(piece, tokens) for piece in texts if piece]
+        body: list[int] = []
+        is_cut = False
+        for ids, was_cut in fields:
+            body += ids
+            is_cut |= was_cut
+        return body, is_cut
 
 
 def padded_length(tokens: int, max_length: int) -> int:
@@ -279,12 +284,12 @@ def _clip(text: str, max_chars: int) -> tuple[str, bool]:
     return clipped, len(text) > max_chars
 
 
-def _field_ids(piece: Piece | None, tokens: Sequence[Sequence[int]]) -> FieldIds:
+def _field_ids(piece: Piece | None, tokens: Mapping[str, TokenIds]) -> FieldIds:
     """Return the ids of a field's text within its limit, and whether any of it was cut off."""
     if piece is None:
         return (), False
-    place, limit, was_cut = piece
-    ids = tokens[place]
+    text, limit, was_cut = piece
+    ids = tokens[text]
     return ids[:limit], was_cut or len(ids) > limit
 
 

@@ -1,0 +1,72 @@
+"""Texts to token ids, a word at a time where that is the same.
+
+Knows tokenizers and which of them read each word by itself; does not know fields, limits or pairs.
+Invariant: ids are those of the tokenizer for the whole text, without special tokens.
+
+A shop's texts are made of few words, said again and again: looking each up is eight times as fast as tokenizing.
+BERT's tokenizer breaks a text at white space before anything else, and cleans, lowers and strips accents character
+by character, so that what stands between two spaces has the same ids in any text.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from tokenizers import Tokenizer
+
+MOST_WORDS: Final = 65_536  # about 16 MB; when it is full it is filled anew
+LONGEST_WORD: Final = 64  # characters; longer ones are not kept
+
+TokenIds = list[int]
+
+
+class TextTokens:
+    """The token ids of texts; safe to share between threads."""
+
+    __slots__ = ("_tokenizer", "_words")
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        """Use a tokenizer as it is set up, whose settings must not change from here on."""
+        self._tokenizer = tokenizer
+        self._words = _Words(tokenizer) if reads_words_alone(tokenizer) else None
+
+    def of(self, texts: Iterable[str]) -> Mapping[str, TokenIds]:
+        """Return the ids of each text; texts that repeat are tokenized once."""
+        words = self._words
+        distinct = dict.fromkeys(texts)
+        if words is None:
+            encodings = self._tokenizer.encode_batch_fast(list(distinct), add_special_tokens=False)
+            return dict(zip(distinct, (encoding.ids for encoding in encodings), strict=True))
+        return {
+            text: [id_ for word in text.replace("\n", " ").split(" ") for id_ in words[word]]
+            for text in distinct
+        }
+
+
+class _Words(dict[str, TokenIds]):
+    """Ids of words, made when first asked for; two threads may both make the same."""
+
+    __slots__ = ("_tokenizer",)
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        super().__init__()
+        self._tokenizer = tokenizer
+
+    def __missing__(self, word: str) -> TokenIds:
+        ids: TokenIds = self._tokenizer.encode(word, add_special_tokens=False).ids
+        if len(word) <= LONGEST_WORD:
+            if len(self) >= MOST_WORDS:
+                self.clear()
+            self[word] = ids
+        return ids
+
+
+def reads_words_alone(tokenizer: Tokenizer) -> bool:
+    """Whether a text's ids are those of its words one after the other: of the tokenizers known here, BERT's.
+
+    A token that was added and is not special could stand for text with a space in it.
+    """
+    parts = json.loads(tokenizer.to_str())
+    kinds = [(parts[part] or {}).get("type") for part in ("normalizer", "pre_tokenizer", "model")]
+    added = [token for token in parts["added_tokens"] if not token["special"]]
+    return kinds == ["BertNormalizer", "BertPreTokenizer", "WordPiece"] and not added
