@@ -1,4 +1,4 @@
-"""Runs a bundle's graph in ONNX Runtime, one thread to a session.
+"""Runs a bundle's graph in ONNX Runtime, one thread to a run.
 
 Knows the runtime and its devices; does not know texts, scores or requests.
 Invariant: a session runs where the settings say, and only after the bundle's golden rows passed on it.
@@ -30,7 +30,7 @@ _ERRORS_ONLY: Final = 3
 
 
 class OrtSession:
-    """One graph on one device; safe to use from one thread at a time."""
+    """One graph on one device, computed on the thread that asks; on the CPU several threads may ask at once."""
 
     __slots__ = ("_outputs", "_session", "doubles_single_rows", "inputs", "outputs")
 
@@ -79,9 +79,10 @@ def pick_precision(setting: str, device: Device, manifest: Manifest) -> str:
 def open_sessions(
     bundle: Bundle, *, precision: str | None, device: Device, workers: int
 ) -> Sequence[OrtSession]:
-    """Return one warm session per worker, all from the bytes that were hashed.
+    """Return a warm session for each worker, all from the bytes that were hashed.
 
-    The first one proves the bundle on its golden rows. Raises BundleError or EngineError.
+    On the CPU it is the same for all: it keeps the weights once, in memory and in the processor's caches, and threads
+    do not wait for each other in it. It proves the bundle on its golden rows. Raises BundleError or EngineError.
     """
     manifest = bundle.manifest
     offered = [graph.precision for graph in manifest.graphs]
@@ -95,13 +96,12 @@ def open_sessions(
             raise error.__cause__ from None
         raise
     model = bundle.files[manifest.graph(precision).file]
-    sessions = [first, *(opener(model) for _ in range(workers - 1))]
-    for session in sessions:
+    first.doubles_single_rows = _single_rows_differ(first, bundle)
+    own = [] if device == "cpu" else [opener(model) for _ in range(workers - 1)]
+    for session in (first, *own):
+        session.doubles_single_rows = first.doubles_single_rows
         _warm(session, manifest.text.max_length)
-    doubles = _single_rows_differ(first, bundle)
-    for session in sessions:
-        session.doubles_single_rows = doubles
-    return sessions
+    return [first, *own] if own else [first] * workers
 
 
 def _single_rows_differ(session: OrtSession, bundle: Bundle) -> bool:

@@ -1,7 +1,7 @@
 """A bundle that is ready to compute: its encoder, a session for each worker, and what a run of it costs.
 
 Knows rows and logits; does not know requests, queues or HTTP.
-Invariant: a session is used by the worker of its number alone.
+Invariant: a worker uses the session of its number, which may be that of others too.
 """
 
 from collections.abc import Sequence

@@ -3,6 +3,7 @@
 import json
 from collections import defaultdict
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -95,11 +96,18 @@ def test_a_device_picks_its_precision(
     assert pick_precision(setting, device, manifest.model_copy(update=changes)) == picked
 
 
-def test_each_worker_has_a_session_of_its_own(tiny_bundle: Path) -> None:
-    """As many sessions are opened as were asked for, and no two are the same object."""
-    sessions = open_sessions(read_bundle(tiny_bundle, "tiny"), precision="fp32", device="cpu", workers=3)
+def test_workers_share_one_session_on_the_cpu(bundle: Bundle) -> None:
+    """There is a session for each worker, which is the same: two threads at once get what each gets alone."""
+    sessions = open_sessions(bundle, precision=None, device="cpu", workers=2)
+    rows = _rows(bundle)
+    alone = _logits(sessions[0], rows, bundle, most=8)
+    with ThreadPoolExecutor(2) as threads:
+        at_once = list(
+            threads.map(lambda session: [_logits(session, rows, bundle, 8) for _ in range(5)], sessions)
+        )
 
-    assert len({id(session) for session in sessions}) == 3
+    assert sessions[0] is sessions[1]
+    assert all(logits == alone for found in at_once for logits in found)
 
 
 def test_an_absent_precision_is_refused(tiny_bundle: Path) -> None:
