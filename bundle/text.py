@@ -4,30 +4,27 @@ Knows the text contract and the tokenizer; does not know a graph, a score or who
 Invariant: a row depends on its query and product alone, and any two strings give a row within max_length.
 """
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
-from tokenizers.models import Unigram
 
 from bundle.errors import TextContractMismatch, TokenizerInvalid, VocabularyMismatch
 from bundle.manifest import PairTemplate, TextContract
 from bundle.packed import FieldIds, PayloadLayout, text_key
-from bundle.words import TextTokens, TokenIds
+from bundle.words import TextTokens, TokenIds, find_unknown_id
 
 TEXT_VERSION: Final = 1
 LENGTH_STEP: Final = 8
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
-@dataclass(frozen=True, slots=True)
-class Product:
+class Product(NamedTuple):
     """The texts of one product; a field that is not known is empty."""
 
     title: str = ""
@@ -51,7 +48,7 @@ Piece = tuple[str, int, bool]
 """A text to tokenize, its limit of tokens, and whether characters were clipped."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, which makes making one three times as slow
 class Row:
     """Token ids of one pair; the first `query_tokens` of them have type 0.
 
@@ -123,9 +120,12 @@ class PairEncoder:
         tokenizer.encode_special_tokens = True  # a "[SEP]" in a title is text, it must not forge a separator
         self._tokens = TextTokens(tokenizer)
         self._contract = contract
-        self._limits = [(field.name, field.max_chars, field.max_tokens) for field in contract.fields]
+        self._limits = [
+            (Product._fields.index(field.name), field.max_chars, field.max_tokens)
+            for field in contract.fields
+        ]
         self._layout = PayloadLayout(contract)
-        self._unknown_id = _unknown_id(tokenizer, tokenizer_json)
+        self._unknown_id = find_unknown_id(tokenizer, tokenizer_json)
         self.text_key: Final = text_key(tokenizer_json, contract)
 
     def pack(self, products: Sequence[Product]) -> list[bytes]:
@@ -210,8 +210,8 @@ class PairEncoder:
         if product is None:
             return []
         pieces: list[Piece | None] = []
-        for name, max_chars, max_tokens in self._limits:
-            text: str = getattr(product, name)
+        for place, max_chars, max_tokens in self._limits:
+            text = product[place]
             if text:
                 clipped, was_cut = _clip(text, max_chars)
                 pieces.append((clipped, max_tokens, was_cut))
@@ -291,12 +291,3 @@ def _field_ids(piece: Piece | None, tokens: Mapping[str, TokenIds]) -> FieldIds:
     text, limit, was_cut = piece
     ids = tokens[text]
     return ids[:limit], was_cut or len(ids) > limit
-
-
-def _unknown_id(tokenizer: Tokenizer, tokenizer_json: bytes) -> int | None:
-    """Return the id of the token that stands for text without a piece, if the tokenizer has one."""
-    if isinstance(tokenizer.model, Unigram):  # the only model whose binding does not tell it
-        unknown_id: int | None = json.loads(tokenizer_json)["model"].get("unk_id")
-        return unknown_id
-    token: str | None = tokenizer.model.unk_token
-    return None if token is None else tokenizer.token_to_id(token)

@@ -6,7 +6,7 @@ Invariant: a session is returned only after every golden row gave the recorded t
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Final, Protocol, TypeVar
 
 import numpy as np
@@ -125,8 +125,8 @@ def dump_golden(rows: Iterable[GoldenRow]) -> bytes:
     """Return the golden file of these rows; empty product fields are left out."""
     lines = []
     for row in rows:
-        document = asdict(row)
-        document["product"] = {name: text for name, text in document["product"].items() if text}
+        texts = {name: text for name, text in row.product._asdict().items() if text}
+        document = {"query": row.query, "product": texts, "ids": row.ids, "score": row.score}
         lines.append(json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False) + "\n")
     return "".join(lines).encode("ascii")
 

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from tokenizers import Tokenizer
+from tokenizers.models import Unigram
 
 MOST_WORDS: Final = 65_536  # about 16 MB; when it is full it is filled anew
 LONGEST_WORD: Final = 64  # characters; longer ones are not kept
@@ -70,3 +71,12 @@ def reads_words_alone(tokenizer: Tokenizer) -> bool:
     kinds = [(parts[part] or {}).get("type") for part in ("normalizer", "pre_tokenizer", "model")]
     added = [token for token in parts["added_tokens"] if not token["special"]]
     return kinds == ["BertNormalizer", "BertPreTokenizer", "WordPiece"] and not added
+
+
+def find_unknown_id(tokenizer: Tokenizer, tokenizer_json: bytes) -> int | None:
+    """Return the id of the token that stands for text without a piece, if the tokenizer has one."""
+    if isinstance(tokenizer.model, Unigram):  # the only model whose binding does not tell it
+        unknown_id: int | None = json.loads(tokenizer_json)["model"].get("unk_id")
+        return unknown_id
+    token: str | None = tokenizer.model.unk_token
+    return None if token is None else tokenizer.token_to_id(token)

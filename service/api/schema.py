@@ -18,7 +18,7 @@ from service.errors import Reason, Refused
 from service.scoring.budget import NO_WISH, OnFailure, Priority, Wish, to_priority
 from service.settings import Settings
 
-TEXT_FIELDS: Final = ("title", "brand", "color", "category", "bullets", "description", "text")
+TEXT_FIELDS: Final = Product._fields
 LISTS: Final = ("documents", "texts", "products")
 Identifier = Annotated[str, Meta(max_length=256)] | Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 
@@ -163,6 +163,7 @@ class Query:
 
 
 _texts: Final = attrgetter(*TEXT_FIELDS)
+_NO_TEXTS: Final = (None,) * len(TEXT_FIELDS)
 _DECODER: Final = msgspec.json.Decoder(RerankRequest)
 _PATH: Final = re.compile(r" - at `\$((?:\.[a-z_][a-z_0-9]*|\[\d+\])+)`$")
 _STEP: Final = re.compile(r"[a-z_][a-z_0-9]*|\d+")
@@ -206,7 +207,7 @@ def to_products(documents: Sequence[str | Document], limits: Settings, name: str
 
 def text_chars(product: Product) -> int:
     """Return the number of characters of a product, over all its fields."""
-    return sum(map(len, _texts(product)))
+    return sum(map(len, product))
 
 
 def decode(decoder: msgspec.json.Decoder[Parsed], body: bytes) -> Parsed:
@@ -257,12 +258,15 @@ def _asked(document: str | Document, limits: Settings) -> Asked:
 
 def to_product(document: Document, max_chars: int) -> Product | None:
     """Return the texts of a document, None if it has none; Refused if one is too long."""
-    texts = {name: _joined(text) for name in TEXT_FIELDS if (text := getattr(document, name)) is not None}
-    for name, text in texts.items():
-        if len(text) > max_chars:
-            raise Refused(Reason.TEXT_TOO_LONG, (name,))
-    return Product(**texts) if texts else None
+    texts = _texts(document)
+    if texts == _NO_TEXTS:
+        return None
+    product = Product._make(map(_joined, texts))
+    if max(map(len, product)) > max_chars:
+        name = next(name for name, text in product._asdict().items() if len(text) > max_chars)
+        raise Refused(Reason.TEXT_TOO_LONG, (name,))
+    return product
 
 
-def _joined(text: str | list[str]) -> str:
-    return text if isinstance(text, str) else "\n".join(text)
+def _joined(text: str | list[str] | None) -> str:
+    return text if isinstance(text, str) else "\n".join(text or ())

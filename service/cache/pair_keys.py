@@ -6,21 +6,19 @@ Invariant: two pairs have one key only if their logits come from the same graph,
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import fields
-from operator import attrgetter
 from struct import Struct
 from typing import Final
 
 from bundle import Product
 
 KEY_BYTES: Final = 16  # accidental collisions are out of reach: 2**-64 at four billion pairs
-_NAMES: Final = tuple(field.name for field in fields(Product))
-_texts: Final = attrgetter(*_NAMES)
-_lengths: Final = Struct(f"<{len(_NAMES)}I").pack
+_lengths: Final = Struct(f"<{len(Product._fields)}I").pack
 _length: Final = Struct("<I").pack
 
 # Every hash starts with what kind of key it is; a product's also with its fields, so a new one gives new digests.
-_PRODUCT: Final = hashlib.blake2b(",".join(_NAMES).encode() + b"\0", digest_size=KEY_BYTES, person=b"product")
+_PRODUCT: Final = hashlib.blake2b(
+    ",".join(Product._fields).encode() + b"\0", digest_size=KEY_BYTES, person=b"product"
+)
 _PAIR: Final = hashlib.blake2b(digest_size=KEY_BYTES, person=b"pair")
 
 
@@ -30,9 +28,8 @@ def product_digest(product: Product) -> bytes:
     The length of each field comes before the texts, so no text can pass for two. Lone surrogates are digested as
     they are: a product that has one is another than its like with U+FFFD, although both read the same.
     """
-    texts = _texts(product)
     digest = _PRODUCT.copy()
-    digest.update(_lengths(*map(len, texts)) + "".join(texts).encode("utf-8", "surrogatepass"))
+    digest.update(_lengths(*map(len, product)) + "".join(product).encode("utf-8", "surrogatepass"))
     return digest.digest()
 
 

@@ -5,8 +5,7 @@ Invariant: what is read is what was written, and two ids share a key only if the
 """
 
 import hashlib
-from dataclasses import dataclass, fields, replace
-from operator import attrgetter
+from dataclasses import dataclass
 from struct import Struct
 from typing import Final
 
@@ -15,12 +14,10 @@ from bundle.text import Packed
 from service.cache.pair_keys import KEY_BYTES, product_digest
 
 DIGEST_BYTES: Final = KEY_BYTES
-FORMAT: Final = "shelfrank catalogue 1: " + ",".join(field.name for field in fields(Product))
+FORMAT: Final = "shelfrank catalogue 1: " + ",".join(Product._fields)
 MAX_PLAIN_ID_BYTES: Final = 256  # a key of LMDB has at most 511 bytes, an id of 256 characters up to 1,024
 _PLAIN, _HASHED = b"=", b"#"
-_NAMES: Final = tuple(field.name for field in fields(Product))
-_texts: Final = attrgetter(*_NAMES)
-_LENGTHS: Final = Struct(f"<{len(_NAMES)}I")
+_LENGTHS: Final = Struct(f"<{len(Product._fields)}I")
 _OVERRIDDEN: Final = hashlib.blake2b(digest_size=DIGEST_BYTES, person=b"overridden")
 
 
@@ -44,14 +41,14 @@ class Found:
 
         Its digest then stands for the stored texts and these overrides; the same texts, sent otherwise, have another.
         """
-        given = {name: text for name, text in zip(_NAMES, _texts(overrides), strict=True) if text}
+        given = {name: text for name, text in overrides._asdict().items() if text}
         if not given:
             return self
         digest = _OVERRIDDEN.copy()
         digest.update(self.digest + product_digest(overrides))
         if isinstance(self.product, Packed):
             return Found(Packed(self.product.payload, overrides), digest.digest())
-        return Found(replace(self.product, **given), digest.digest())
+        return Found(self.product._replace(**given), digest.digest())
 
 
 def product_key(identifier: str | int) -> bytes:
@@ -66,7 +63,7 @@ def product_key(identifier: str | int) -> bytes:
 
 def write_record(product: Product) -> bytes:
     """Return the digest of a product, the length of each field in bytes, and the fields; surrogates survive."""
-    texts = [text.encode("utf-8", "surrogatepass") for text in _texts(product)]
+    texts = [text.encode("utf-8", "surrogatepass") for text in product]
     return b"".join((product_digest(product), _LENGTHS.pack(*map(len, texts)), *texts))
 
 

@@ -32,7 +32,9 @@ def documents_that_fit(
     2
     """
     sums = [0.0, *accumulate(costs_s)]
-    low, high = 0, len(costs_s)
+    if finish_s(sums[-1]) <= available_s:
+        return len(costs_s)
+    low, high = 0, len(costs_s) - 1
     while low < high:  # the first `low` fit, the first `high + 1` do not
         middle = (low + high + 1) // 2
         if finish_s(sums[middle]) <= available_s:

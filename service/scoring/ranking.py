@@ -37,7 +37,7 @@ class Cause(IntEnum):
 Causes = NDArray[np.int8]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, which makes making one three times as slow
 class Place:
     """One product of a ranking; one that was not scored has no label."""
 
@@ -91,10 +91,12 @@ def rank_places(
     causes = np.where((causes == Cause.SCORED) & ~np.isfinite(logits), np.int8(Cause.NONFINITE), causes)
     scored = causes == Cause.SCORED
     probabilities = class_probabilities(logits[scored], manifest.calibration)
-    scores = relevance(probabilities, manifest.labels).round(DECIMALS).clip(min=LEAST).tolist()
-    names = label_names(probabilities, manifest.labels)
-    indices = np.flatnonzero(scored).tolist()
-    best_first = sorted(map(Place, indices, scores, names), key=lambda place: (-place.score, place.index))
+    scores = relevance(probabilities, manifest.labels).round(DECIMALS).clip(min=LEAST)
+    order = np.argsort(-scores, kind="stable")
+    indices = np.flatnonzero(scored)[order].tolist()
+    best_first = map(
+        Place, indices, scores[order].tolist(), label_names(probabilities[order], manifest.labels)
+    )
     rest = np.flatnonzero(~scored).tolist()
     last = [
         Place(index, LEAST * (len(rest) - number) / (len(rest) + 1), None)

@@ -1,7 +1,5 @@
 """Products tokenized ahead of their queries: the same rows, from compact bytes."""
 
-from dataclasses import fields, replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +12,7 @@ from tests.tiny import text_contract, tokenizer_json
 TOKENIZER = tokenizer_json()
 CONTRACT = text_contract(TOKENIZER)
 ENCODER = PairEncoder(TOKENIZER, CONTRACT)
-NAMES = [field.name for field in fields(Product)]
+NAMES = Product._fields
 WORDS = st.lists(st.sampled_from(["mug", "red", "shoes", "\ud800", "\0", "🔇", "x" * 50]), max_size=40)
 TEXTS = WORDS.map(" ".join) | st.text(st.characters(exclude_categories=()), max_size=80)
 PRODUCTS = st.builds(Product, **dict.fromkeys(NAMES, TEXTS))
@@ -30,7 +28,7 @@ def _merged(product: Product, overrides: Product | None) -> Product:
     """The product whose texts `overrides` replace, as a client would send it in full."""
     if overrides is None:
         return product
-    return replace(product, **{name: text for name in NAMES if (text := getattr(overrides, name))})
+    return product._replace(**{name: text for name in NAMES if (text := getattr(overrides, name))})
 
 
 def _field(ids: int) -> st.SearchStrategy[FieldIds]:

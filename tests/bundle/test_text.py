@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,7 @@ TOKENIZER = tokenizer_json()
 CONTRACT = text_contract(TOKENIZER)
 ENCODER = PairEncoder(TOKENIZER, CONTRACT)
 TEXTS = st.text(st.characters(exclude_categories=()), max_size=80)  # surrogates, NUL and all
-PRODUCTS = st.builds(Product, **{field.name: TEXTS for field in fields(Product)})
+PRODUCTS = st.builds(Product, **dict.fromkeys(Product._fields, TEXTS))
 
 
 def _ids(text: str) -> list[int]:
