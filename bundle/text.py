@@ -5,7 +5,7 @@ Invariant: a row depends on its query and product alone, and any two strings giv
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Final, NamedTuple
@@ -17,10 +17,11 @@ from tokenizers import Tokenizer
 from bundle.errors import TextContractMismatch, TokenizerInvalid, VocabularyMismatch
 from bundle.manifest import PairTemplate, TextContract
 from bundle.packed import FieldIds, PayloadLayout, text_key
-from bundle.words import TextTokens, TokenIds, find_unknown_id
+from bundle.words import TextTokens, TokensOf, find_unknown_id
 
 TEXT_VERSION: Final = 1
 LENGTH_STEP: Final = 8
+_NOTHING: Final[FieldIds] = ((), False)
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
@@ -42,10 +43,6 @@ class Packed:
 
     payload: bytes
     overrides: Product | None = None
-
-
-Piece = tuple[str, int, bool]
-"""A text to tokenize, its limit of tokens, and whether characters were clipped."""
 
 
 @dataclass(slots=True)  # not frozen, which makes making one three times as slow
@@ -130,9 +127,8 @@ class PairEncoder:
 
     def pack(self, products: Sequence[Product]) -> list[bytes]:
         """Return what `encode` needs of each product, tokenized; valid under this `text_key` alone."""
-        pieces = [self._pieces(product) for product in products]
-        tokens = self._tokens.of(piece[0] for texts in pieces for piece in texts if piece)
-        return [self._layout.pack([_field_ids(piece, tokens) for piece in texts]) for texts in pieces]
+        tokens = self._tokens.of(self._texts("", products))
+        return [self._layout.pack(self._fields(product, tokens)) for product in products]
 
     def packed_tokens(self, payload: bytes) -> int:
         """Return how many tokens a payload holds, without reading it; a row has room for that many at most."""
@@ -145,14 +141,13 @@ class PairEncoder:
         loses none beyond its own limit. Lone surrogates are read as U+FFFD. ValueError if a payload is none.
         """
         contract, template = self._contract, self._contract.template
-        query_tokens, query_cut, pieces, tokens = self._tokenize(query, products)
-        query_ids = query_tokens[: contract.query_max_tokens]
-        query_cut = query_cut or len(query_tokens) > len(query_ids)
+        tokens = self._tokens.of(self._texts(query, products))
+        query_ids, query_cut = _read(query, contract.query_max_chars, contract.query_max_tokens, tokens)
         head = (*template.prefix, *query_ids, *template.middle)
         room = contract.max_length - len(head) - len(template.suffix)
         rows = []
-        for product, texts in zip(products, pieces, strict=True):
-            body, cut = self._body(product, texts, tokens)
+        for product in products:
+            body, cut = self._body(product, tokens)
             cut = query_cut or cut or len(body) > room
             rows.append(Row((*head, *body[:room], *template.suffix), len(head), cut))
         return rows
@@ -160,23 +155,24 @@ class PairEncoder:
     def measure(self, query: str, products: Sequence[Product]) -> tuple[TextUse, list[ProductUse]]:
         """Return how much of the query, and of each field of each product, is in the rows of `encode`."""
         contract, template = self._contract, self._contract.template
-        query_tokens, _, pieces, tokens = self._tokenize(query, products)
+        tokens = self._tokens.of(self._texts(query, products))
         over_chars = max(0, len(query) - contract.query_max_chars)
+        query_ids = tokens(_clip(query, contract.query_max_chars))
         limit = contract.query_max_tokens
-        query_use = self._use("query", query_tokens, limit, room=limit, over_chars=over_chars)
+        query_use = self._use("query", query_ids, limit, room=limit, over_chars=over_chars)
         fixed = len(template.prefix) + len(template.middle) + len(template.suffix)
         uses = []
-        for product, texts in zip(products, pieces, strict=True):
+        for product in products:
             row_tokens = fixed + query_use.tokens
             fields = []
-            for field, piece in zip(contract.fields, texts, strict=True):
-                if piece is None:
-                    continue
-                text, limit, _ = piece
-                over_chars = max(0, len(getattr(product, field.name)) - field.max_chars)
-                room = contract.max_length - row_tokens
-                fields.append(self._use(field.name, tokens[text], limit, room=room, over_chars=over_chars))
-                row_tokens += fields[-1].tokens
+            for place, max_chars, limit in self._limits:
+                text = product[place]
+                if text:
+                    ids, over_chars = tokens(_clip(text, max_chars)), max(0, len(text) - max_chars)
+                    room = contract.max_length - row_tokens
+                    name = Product._fields[place]
+                    fields.append(self._use(name, ids, limit, room=room, over_chars=over_chars))
+                    row_tokens += fields[-1].tokens
             uses.append(ProductUse(tuple(fields), row_tokens))
         return query_use, uses
 
@@ -192,47 +188,36 @@ class PairEncoder:
         unknown = None if self._unknown_id is None else read.count(self._unknown_id)
         return TextUse(name, len(read), unknown, len(ids) - allowed, allowed - len(read), over_chars)
 
-    def _tokenize(
-        self, query: str, products: Sequence[Product | Packed]
-    ) -> tuple[TokenIds, bool, list[list[Piece | None]], Mapping[str, TokenIds]]:
-        """Return the query's tokens, whether it was clipped, the pieces of each product, and the tokens of each text."""
-        clipped_query, query_cut = _clip(query, self._contract.query_max_chars)
-        pieces = [
-            self._pieces(product.overrides if isinstance(product, Packed) else product)
-            for product in products
+    def _texts(self, query: str, products: Sequence[Product | Packed]) -> Iterator[str]:
+        """Yield all texts that have to be tokenized, clipped."""
+        yield _clip(query, self._contract.query_max_chars)
+        for product in products:
+            own = product.overrides if isinstance(product, Packed) else product
+            if own is not None:
+                yield from (
+                    _clip(own[place], max_chars) for place, max_chars, _ in self._limits if own[place]
+                )
+
+    def _fields(self, product: Product, tokens: TokensOf) -> list[FieldIds]:
+        """Return every field of the contract in order."""
+        return [
+            _read(product[place], max_chars, max_tokens, tokens)
+            for place, max_chars, max_tokens in self._limits
         ]
-        texts = [piece[0] for of_product in pieces for piece in of_product if piece]
-        tokens = self._tokens.of([clipped_query, *texts])
-        return tokens[clipped_query], query_cut, pieces, tokens
 
-    def _pieces(self, product: Product | None) -> list[Piece | None]:
-        """Return the texts of a product in the contract's order; None for a field that it lacks."""
-        if product is None:
-            return []
-        pieces: list[Piece | None] = []
-        for place, max_chars, max_tokens in self._limits:
-            text = product[place]
-            if text:
-                clipped, was_cut = _clip(text, max_chars)
-                pieces.append((clipped, max_tokens, was_cut))
-            else:
-                pieces.append(None)
-        return pieces
-
-    def _body(
-        self, product: Product | Packed, texts: Sequence[Piece | None], tokens: Mapping[str, TokenIds]
-    ) -> tuple[Sequence[int], bool]:
+    def _body(self, product: Product | Packed, tokens: TokensOf) -> tuple[Sequence[int], bool]:
         """Return the ids of all fields of a product, and whether text of any was cut off."""
-        if isinstance(product, Packed):
-            if product.overrides is None:
-                return self._layout.read(product.payload)
+        if isinstance(product, Product):
+            fields = self._fields(product, tokens)
+        elif product.overrides is None:
+            return self._layout.read(product.payload)
+        else:
+            own = self._fields(product.overrides, tokens)
             stored = self._layout.read_fields(product.payload)
             fields = [
-                kept if piece is None else _field_ids(piece, tokens)
-                for kept, piece in zip(stored, texts, strict=True)
+                mine if product.overrides[place] else kept
+                for (place, _, _), mine, kept in zip(self._limits, own, stored, strict=True)
             ]
-        else:
-            fields = [_field_ids(piece, tokens) for piece in texts if piece]
         body: list[int] = []
         is_cut = False
         for ids, was_cut in fields:
@@ -276,18 +261,15 @@ def assemble(
     return {"input_ids": input_ids, "attention_mask": filled.astype(np.int64), "token_type_ids": types}
 
 
-def _clip(text: str, max_chars: int) -> tuple[str, bool]:
-    """Return at most `max_chars` characters, lone surrogates replaced, and whether any were dropped."""
+def _clip(text: str, max_chars: int) -> str:
+    """Return at most `max_chars` characters, lone surrogates replaced."""
     clipped = text[:max_chars]
-    if not clipped.isascii():
-        clipped = _SURROGATE.sub("\ufffd", clipped)
-    return clipped, len(text) > max_chars
+    return clipped if clipped.isascii() else _SURROGATE.sub("\ufffd", clipped)
 
 
-def _field_ids(piece: Piece | None, tokens: Mapping[str, TokenIds]) -> FieldIds:
-    """Return the ids of a field's text within its limit, and whether any of it was cut off."""
-    if piece is None:
-        return (), False
-    text, limit, was_cut = piece
-    ids = tokens[text]
-    return ids[:limit], was_cut or len(ids) > limit
+def _read(text: str, max_chars: int, max_tokens: int, tokens: TokensOf) -> FieldIds:
+    """Return the ids of a text within its limits, and whether any of it was cut off."""
+    if not text:
+        return _NOTHING
+    ids = tokens(_clip(text, max_chars))
+    return ids[:max_tokens], len(text) > max_chars or len(ids) > max_tokens

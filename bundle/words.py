@@ -9,7 +9,8 @@ by character, so that what stands between two spaces has the same ids in any tex
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable
+from itertools import chain
 from typing import Final
 
 from tokenizers import Tokenizer
@@ -19,6 +20,7 @@ MOST_WORDS: Final = 65_536  # about 16 MB; when it is full it is filled anew
 LONGEST_WORD: Final = 64  # characters; longer ones are not kept
 
 TokenIds = list[int]
+TokensOf = Callable[[str], TokenIds]
 
 
 class TextTokens:
@@ -31,17 +33,13 @@ class TextTokens:
         self._tokenizer = tokenizer
         self._words = _Words(tokenizer) if reads_words_alone(tokenizer) else None
 
-    def of(self, texts: Iterable[str]) -> Mapping[str, TokenIds]:
-        """Return the ids of each text; texts that repeat are tokenized once."""
-        words = self._words
-        distinct = dict.fromkeys(texts)
-        if words is None:
-            encodings = self._tokenizer.encode_batch_fast(list(distinct), add_special_tokens=False)
-            return dict(zip(distinct, (encoding.ids for encoding in encodings), strict=True))
-        return {
-            text: [id_ for word in text.replace("\n", " ").split(" ") for id_ in words[word]]
-            for text in distinct
-        }
+    def of(self, texts: Iterable[str]) -> TokensOf:
+        """Return what gives the ids of each of the texts."""
+        if self._words is not None:
+            return self._words.of_text
+        distinct = list(dict.fromkeys(texts))
+        encodings = self._tokenizer.encode_batch_fast(distinct, add_special_tokens=False)
+        return dict(zip(distinct, (encoding.ids for encoding in encodings), strict=True)).__getitem__
 
 
 class _Words(dict[str, TokenIds]):
@@ -52,6 +50,10 @@ class _Words(dict[str, TokenIds]):
     def __init__(self, tokenizer: Tokenizer) -> None:
         super().__init__()
         self._tokenizer = tokenizer
+
+    def of_text(self, text: str) -> TokenIds:
+        """Return the ids of a text's words, one after the other."""
+        return [*chain.from_iterable(map(self.__getitem__, text.replace("\n", " ").split(" ")))]
 
     def __missing__(self, word: str) -> TokenIds:
         ids: TokenIds = self._tokenizer.encode(word, add_special_tokens=False).ids

@@ -9,12 +9,11 @@ import math
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 HALF_LIFE_RUNS: Final = 100
 """After so many runs an old one counts half: a second or two under load, longer when idle."""
 
-REFIT_RUNS: Final = 8
+REFIT_RUNS: Final = 32  # a fit takes as long as writing an answer
 TRUSTED_RUNS: Final = 32
 OUTLIER: Final = 4.0
 """Once trusted, a run of more than so many times its prediction, as when the machine stood still, counts as so many."""
@@ -26,7 +25,7 @@ _FADE: Final = 1 / 16
 _LEAST_S: Final = 1e-6
 _MOST_S: Final = 3_600.0
 _DECAY: Final = 0.5 ** (1 / HALF_LIFE_RUNS)
-_PRIOR: Final = 1e-3 / np.array(FIRST_GUESS_S) ** 2
+_PAIRS: Final = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))
 _SUBSETS: Final = [
     list(chosen) for size in (3, 2, 1) for chosen in itertools.combinations(range(3), size)
 ]  # which of the three costs are above zero
@@ -44,9 +43,13 @@ class CostModel:
     def __init__(self) -> None:
         self._costs = FIRST_GUESS_S
         self._runs = 0
-        self._gram: NDArray[np.float64] = np.diag(_PRIOR)  # a weak belief in the first guess, soon forgotten
-        self._moment: NDArray[np.float64] = _PRIOR * np.array(FIRST_GUESS_S)
-        self._square = float(self._moment @ np.array(FIRST_GUESS_S))
+        prior = [
+            1e-3 / guess**2 for guess in FIRST_GUESS_S
+        ]  # a weak belief in the first guess, soon forgotten
+        # sums over runs of the products of their features, numbered as `_PAIRS` says; of features and seconds; of seconds
+        self._gram = [prior[one] if one == other else 0.0 for one, other in _PAIRS]
+        self._moment = [belief * guess for belief, guess in zip(prior, FIRST_GUESS_S, strict=True)]
+        self._square = sum(moment * guess for moment, guess in zip(self._moment, FIRST_GUESS_S, strict=True))
 
     def seconds(self, tokens: int, rows: int, runs: int = 1) -> float:
         """Predict what `runs` runs of together `rows` rows and `tokens` tokens, padding included, take."""
@@ -61,23 +64,31 @@ class CostModel:
         if self._runs > TRUSTED_RUNS:
             seconds = min(seconds, OUTLIER * self.seconds(tokens, rows))
         guess = _guess(tokens, rows)
-        features = np.array((tokens, rows, 1.0)) / guess
+        features = (tokens / guess, rows / guess, 1.0 / guess)
         target = min(max(seconds, _LEAST_S), _MOST_S) / guess
-        self._gram = self._gram * _DECAY + np.outer(features, features)
-        self._moment = self._moment * _DECAY + features * target
-        self._square = self._square * _DECAY + target * target
+        products = (
+            features[one] * features[other] for one, other in _PAIRS
+        )  # numpy is slower at so few numbers
+        self._gram = [_DECAY * old + new for old, new in zip(self._gram, products, strict=True)]
+        self._moment = [
+            _DECAY * old + feature * target for old, feature in zip(self._moment, features, strict=True)
+        ]
+        self._square = _DECAY * self._square + target * target
         if self._runs % REFIT_RUNS == 0:
             self._fit()
 
     def _fit(self) -> None:
+        gram, moment = np.empty((3, 3)), np.array(self._moment)
+        for (one, other), value in zip(_PAIRS, self._gram, strict=True):
+            gram[one, other] = gram[other, one] = value
         best = math.inf
         for chosen in _SUBSETS:
-            part = np.linalg.lstsq(self._gram[np.ix_(chosen, chosen)], self._moment[chosen])[0]
+            part = np.linalg.lstsq(gram[np.ix_(chosen, chosen)], moment[chosen])[0]
             if (part < 0).any():
                 continue
             costs = np.zeros(3)
             costs[chosen] = part
-            error = float(costs @ self._gram @ costs - 2 * costs @ self._moment + self._square)
+            error = float(costs @ gram @ costs - 2 * costs @ moment + self._square)
             if error < best and costs.any():
                 best = error
                 self._costs = (float(costs[0]), float(costs[1]), float(costs[2]))
