@@ -10,74 +10,76 @@ then the ids of all fields in order.
 
 import hashlib
 import json
-import struct
 from collections.abc import Sequence
-from itertools import chain
+from struct import Struct
 from typing import Final
 
+import numpy as np
 from tokenizers import __version__ as tokenizers_version
 
 from bundle.manifest import TextContract
+from bundle.words import TOKEN_BYTES
 
 PAYLOAD_VERSION: Final = 1
 _MAX_SHORT: Final = 0xFFFF
 
-FieldIds = tuple[Sequence[int], bool]
-"""The ids of one field, already cut to its limits, and whether text of it was cut off."""
+FieldIds = tuple[bytes, bool]
+"""The ids of one field as `pack_ids` writes them, already cut to its limits, and whether text of it was cut off."""
 
 
 class PayloadLayout:
     """Writes and reads the payloads of one text contract; safe to share between threads."""
 
-    __slots__ = ("_code", "_fields", "number_bytes")
+    __slots__ = ("_fields", "_heads", "_type", "number_bytes")
 
     def __init__(self, contract: TextContract) -> None:
         largest = max(contract.vocabulary - 1, *(2 * field.max_tokens + 1 for field in contract.fields))
-        self.number_bytes, self._code = (2, "H") if largest <= _MAX_SHORT else (4, "I")
+        is_short = largest <= _MAX_SHORT
+        self._type: np.dtype[np.unsignedinteger] = np.dtype("<u2" if is_short else "<u4")
+        self.number_bytes = self._type.itemsize
         self._fields = len(contract.fields)
+        self._heads = Struct(f"<{self._fields}{'H' if is_short else 'I'}")
 
     def pack(self, fields: Sequence[FieldIds]) -> bytes:
         """Return the payload of a product, given every field of the contract in order."""
-        heads = (2 * len(ids) + cut for ids, cut in fields)
-        numbers = [*heads, *chain.from_iterable(ids for ids, _ in fields)]
-        return struct.pack(f"<{len(numbers)}{self._code}", *numbers)
+        heads = (2 * (len(ids) // TOKEN_BYTES) + cut for ids, cut in fields)
+        ids = np.frombuffer(b"".join(ids for ids, _ in fields), np.int32)
+        return self._heads.pack(*heads) + ids.astype(self._type).tobytes()
 
-    def read(self, payload: bytes) -> tuple[tuple[int, ...], bool]:
+    def read(self, payload: bytes) -> FieldIds:
         """Return all ids of a product, and whether text of any field was cut off.
 
         ValueError if the bytes are no payload of this layout.
         """
-        numbers = self._numbers(payload)
-        marks, end = 0, self._fields
-        for head in numbers[: self._fields]:
+        heads, ids = self._parts(payload)
+        marks = 0
+        for head in heads:
             marks |= head
-            end += head >> 1
-        self._check(numbers, end)
-        return numbers[self._fields :], bool(marks & 1)
+        return ids, bool(marks & 1)
 
     def read_fields(self, payload: bytes) -> list[FieldIds]:
         """Return the same field by field."""
-        numbers = self._numbers(payload)
+        heads, ids = self._parts(payload)
         fields: list[FieldIds] = []
-        start = self._fields
-        for head in numbers[: self._fields]:
-            end = start + (head >> 1)
-            fields.append((numbers[start:end], bool(head & 1)))
+        start = 0
+        for head in heads:
+            end = start + (head >> 1) * TOKEN_BYTES
+            fields.append((ids[start:end], bool(head & 1)))
             start = end
-        self._check(numbers, start)
         return fields
 
     def count(self, payload: bytes) -> int:
         """Return the number of ids of all fields, without reading them."""
         return len(payload) // self.number_bytes - self._fields
 
-    def _numbers(self, payload: bytes) -> tuple[int, ...]:
-        count, rest = divmod(len(payload), self.number_bytes)
-        return () if rest else struct.unpack(f"<{count}{self._code}", payload)
-
-    def _check(self, numbers: Sequence[int], end: int) -> None:
-        if end != len(numbers):
-            raise ValueError(f"bytes that are no payload of this text contract: {len(numbers)} numbers")
+    def _parts(self, payload: bytes) -> tuple[tuple[int, ...], bytes]:
+        """Return the heads, and the ids of all fields."""
+        if len(payload) >= self._heads.size:
+            heads = self._heads.unpack_from(payload)
+            if self._heads.size + sum(head >> 1 for head in heads) * self.number_bytes == len(payload):
+                numbers = np.frombuffer(payload, self._type, offset=self._heads.size)
+                return heads, numbers.astype(np.int32).tobytes()
+        raise ValueError(f"bytes that are no payload of this text contract: {len(payload)} of them")
 
 
 def text_key(tokenizer_json: bytes, contract: TextContract) -> str:

@@ -7,7 +7,6 @@ Invariant: a row depends on its query and product alone, and any two strings giv
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -17,11 +16,11 @@ from tokenizers import Tokenizer
 from bundle.errors import TextContractMismatch, TokenizerInvalid, VocabularyMismatch
 from bundle.manifest import PairTemplate, TextContract
 from bundle.packed import FieldIds, PayloadLayout, text_key
-from bundle.words import TextTokens, TokensOf, find_unknown_id
+from bundle.words import TOKEN_BYTES, TextTokens, TokensOf, find_unknown_id, pack_ids, unpack_ids
 
 TEXT_VERSION: Final = 1
 LENGTH_STEP: Final = 8
-_NOTHING: Final[FieldIds] = ((), False)
+_NOTHING: Final[FieldIds] = (b"", False)
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
@@ -47,17 +46,22 @@ class Packed:
 
 @dataclass(slots=True)  # not frozen, which makes making one three times as slow
 class Row:
-    """Token ids of one pair; the first `query_tokens` of them have type 0.
+    """Token ids of one pair, as `pack_ids` writes them; the first `query_tokens` of them have type 0.
 
     `truncated` says that a text of the pair lost characters or tokens.
     """
 
-    ids: tuple[int, ...]
+    packed: bytes
     query_tokens: int
     truncated: bool
 
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """The token ids as numbers."""
+        return unpack_ids(self.packed)
+
     def __len__(self) -> int:
-        return len(self.ids)
+        return len(self.packed) // TOKEN_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,13 +147,15 @@ class PairEncoder:
         contract, template = self._contract, self._contract.template
         tokens = self._tokens.of(self._texts(query, products))
         query_ids, query_cut = _read(query, contract.query_max_chars, contract.query_max_tokens, tokens)
-        head = (*template.prefix, *query_ids, *template.middle)
-        room = contract.max_length - len(head) - len(template.suffix)
+        head = pack_ids(template.prefix) + query_ids + pack_ids(template.middle)
+        suffix = pack_ids(template.suffix)
+        query_tokens = len(head) // TOKEN_BYTES
+        room = contract.max_length * TOKEN_BYTES - len(head) - len(suffix)
         rows = []
         for product in products:
             body, cut = self._body(product, tokens)
             cut = query_cut or cut or len(body) > room
-            rows.append(Row((*head, *body[:room], *template.suffix), len(head), cut))
+            rows.append(Row(head + body[:room] + suffix, query_tokens, cut))
         return rows
 
     def measure(self, query: str, products: Sequence[Product]) -> tuple[TextUse, list[ProductUse]]:
@@ -178,11 +184,14 @@ class PairEncoder:
 
     def count_unknown(self, rows: Sequence[Row]) -> int | None:
         """Return how many tokens of the rows stand for text that the vocabulary lacks, None if it cannot say."""
-        unknown_id = self._unknown_id
-        return None if unknown_id is None else sum(row.ids.count(unknown_id) for row in rows)
+        if self._unknown_id is None:
+            return None
+        ids = np.frombuffer(b"".join([row.packed for row in rows]), np.int32)
+        return int(np.count_nonzero(ids == self._unknown_id))
 
-    def _use(self, name: str, ids: Sequence[int], limit: int, *, room: int, over_chars: int) -> TextUse:
+    def _use(self, name: str, packed: bytes, limit: int, *, room: int, over_chars: int) -> TextUse:
         """Count what a text's limit leaves of its tokens, and what the room in the row leaves of those."""
+        ids = unpack_ids(packed)
         allowed = min(len(ids), limit)
         read = ids[: min(allowed, room)]
         unknown = None if self._unknown_id is None else read.count(self._unknown_id)
@@ -205,7 +214,7 @@ class PairEncoder:
             for place, max_chars, max_tokens in self._limits
         ]
 
-    def _body(self, product: Product | Packed, tokens: TokensOf) -> tuple[Sequence[int], bool]:
+    def _body(self, product: Product | Packed, tokens: TokensOf) -> FieldIds:
         """Return the ids of all fields of a product, and whether text of any was cut off."""
         if isinstance(product, Product):
             fields = self._fields(product, tokens)
@@ -218,12 +227,7 @@ class PairEncoder:
                 mine if product.overrides[place] else kept
                 for (place, _, _), mine, kept in zip(self._limits, own, stored, strict=True)
             ]
-        body: list[int] = []
-        is_cut = False
-        for ids, was_cut in fields:
-            body += ids
-            is_cut |= was_cut
-        return body, is_cut
+        return b"".join([ids for ids, _ in fields]), True in [was_cut for _, was_cut in fields]
 
 
 def padded_length(tokens: int, max_length: int) -> int:
@@ -247,14 +251,14 @@ def assemble(
     """
     if not rows:
         raise ValueError("no rows to assemble")
-    lengths = np.array([len(row.ids) for row in rows])
+    lengths = np.array([len(row) for row in rows])
     width = int(lengths.max()) if length is None else length
     if lengths.max() > width:
         raise ValueError(f"a row of {lengths.max()} tokens does not fit a length of {width}")
     columns = np.arange(width)
     filled = columns < lengths[:, None]
     input_ids = np.full(filled.shape, template.pad_id, dtype=np.int64)
-    input_ids[filled] = np.fromiter(chain.from_iterable(row.ids for row in rows), np.int64, lengths.sum())
+    input_ids[filled] = np.frombuffer(b"".join([row.packed for row in rows]), np.int32)
     types = np.zeros(filled.shape, dtype=np.int64)
     if template.type_ids:
         types[filled & (columns >= np.array([row.query_tokens for row in rows])[:, None])] = 1
@@ -272,4 +276,5 @@ def _read(text: str, max_chars: int, max_tokens: int, tokens: TokensOf) -> Field
     if not text:
         return _NOTHING
     ids = tokens(_clip(text, max_chars))
-    return ids[:max_tokens], len(text) > max_chars or len(ids) > max_tokens
+    most = max_tokens * TOKEN_BYTES
+    return ids[:most], len(text) > max_chars or len(ids) > most

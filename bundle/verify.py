@@ -17,6 +17,7 @@ from bundle.manifest import GraphSpec, Manifest, TextContract
 from bundle.score import class_probabilities, relevance
 from bundle.store import Bundle
 from bundle.text import PairEncoder, Product, Row, assemble, padded_length
+from bundle.words import pack_ids
 
 INPUT_NAMES: Final = ("input_ids", "attention_mask", "token_type_ids")
 OUTPUT_NAME: Final = "logits"
@@ -170,7 +171,7 @@ def _run_filled(session: Session, text: TextContract, *, token: int, length: int
     template = text.template
     head = template.prefix + template.middle
     filling = (token,) * (length - len(head) - len(template.suffix))
-    row = Row((*head, *filling, *template.suffix), query_tokens=len(head), truncated=False)
+    row = Row(pack_ids((*head, *filling, *template.suffix)), query_tokens=len(head), truncated=False)
     logits = session.run(assemble([row], template, padded_length(length, text.max_length)))
     if logits.shape != (1,) or not np.isfinite(logits).all():
         raise ValueError("expected one finite logit for one row")

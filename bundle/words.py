@@ -9,8 +9,8 @@ by character, so that what stands between two spaces has the same ids in any tex
 """
 
 import json
-from collections.abc import Callable, Iterable
-from itertools import chain
+from collections.abc import Callable, Iterable, Sequence
+from struct import pack, unpack
 from typing import Final
 
 from tokenizers import Tokenizer
@@ -19,8 +19,10 @@ from tokenizers.models import Unigram
 MOST_WORDS: Final = 65_536  # about 16 MB; when it is full it is filled anew
 LONGEST_WORD: Final = 64  # characters; longer ones are not kept
 
-TokenIds = list[int]
-TokensOf = Callable[[str], TokenIds]
+TokensOf = Callable[[str], bytes]
+"""Gives the ids of a text as `pack_ids` writes them."""
+
+TOKEN_BYTES: Final = 4
 
 
 class TextTokens:
@@ -39,10 +41,11 @@ class TextTokens:
             return self._words.of_text
         distinct = list(dict.fromkeys(texts))
         encodings = self._tokenizer.encode_batch_fast(distinct, add_special_tokens=False)
-        return dict(zip(distinct, (encoding.ids for encoding in encodings), strict=True)).__getitem__
+        packed = (pack_ids(encoding.ids) for encoding in encodings)
+        return dict(zip(distinct, packed, strict=True)).__getitem__
 
 
-class _Words(dict[str, TokenIds]):
+class _Words(dict[str, bytes]):
     """Ids of words, made when first asked for; two threads may both make the same."""
 
     __slots__ = ("_tokenizer",)
@@ -51,17 +54,30 @@ class _Words(dict[str, TokenIds]):
         super().__init__()
         self._tokenizer = tokenizer
 
-    def of_text(self, text: str) -> TokenIds:
+    def of_text(self, text: str) -> bytes:
         """Return the ids of a text's words, one after the other."""
-        return [*chain.from_iterable(map(self.__getitem__, text.replace("\n", " ").split(" ")))]
+        return b"".join(map(self.__getitem__, text.replace("\n", " ").split(" ")))
 
-    def __missing__(self, word: str) -> TokenIds:
-        ids: TokenIds = self._tokenizer.encode(word, add_special_tokens=False).ids
+    def __missing__(self, word: str) -> bytes:
+        ids = pack_ids(self._tokenizer.encode(word, add_special_tokens=False).ids)
         if len(word) <= LONGEST_WORD:
             if len(self) >= MOST_WORDS:
                 self.clear()
             self[word] = ids
         return ids
+
+
+def pack_ids(ids: Sequence[int]) -> bytes:
+    """Return token ids as int32 in the machine's byte order.
+
+    Rows are made of these: joining bytes touches a hundredth of the objects that lists of numbers are.
+    """
+    return pack(f"{len(ids)}i", *ids)
+
+
+def unpack_ids(packed: bytes) -> tuple[int, ...]:
+    """Return the ids that `pack_ids` wrote."""
+    return unpack(f"{len(packed) // TOKEN_BYTES}i", packed)
 
 
 def reads_words_alone(tokenizer: Tokenizer) -> bool:

@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 from bundle.errors import TextContractMismatch, TokenizerInvalid, VocabularyMismatch
 from bundle.manifest import FieldSpec, TextContract
 from bundle.text import PairEncoder, Product, Row, assemble, padded_length
+from bundle.words import pack_ids
 from tests.tiny import END, NASTY_PAIRS, PAD, START, UNKNOWN, text_contract, tokenizer_json
 
 TOKENIZER = tokenizer_json()
@@ -43,7 +44,7 @@ def test_row_is_template_query_and_fields_in_order() -> None:
     (row,) = ENCODER.encode("rain boots", [product])
 
     assert list(row.ids) == [START, *_ids("rain boots"), END, *_ids("trail shoes lamp red book"), END]
-    assert row == Row(row.ids, query_tokens=4, truncated=False)
+    assert row == Row(row.packed, query_tokens=4, truncated=False)
     assert len(row) == 10
 
 
@@ -54,7 +55,9 @@ def test_no_products() -> None:
 
 def test_empty_texts() -> None:
     """Without any text the template is left."""
-    assert ENCODER.encode("", [Product()]) == [Row((START, END, END), query_tokens=2, truncated=False)]
+    assert ENCODER.encode("", [Product()]) == [
+        Row(pack_ids((START, END, END)), query_tokens=2, truncated=False)
+    ]
 
 
 @given(TEXTS, st.lists(PRODUCTS, max_size=4))
@@ -206,7 +209,10 @@ def test_padded_length(tokens: int, expected: int) -> None:
     assert padded_length(tokens, 46) == expected
 
 
-ROWS = [Row((START, 9, END, 7, 8, END), 3, truncated=False), Row((START, END, END), 2, truncated=False)]
+ROWS = [
+    Row(pack_ids((START, 9, END, 7, 8, END)), 3, truncated=False),
+    Row(pack_ids((START, END, END)), 2, truncated=False),
+]
 
 
 def test_assemble() -> None:
