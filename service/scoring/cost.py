@@ -13,6 +13,7 @@ import numpy as np
 HALF_LIFE_RUNS: Final = 100
 """After so many runs an old one counts half: a second or two under load, longer when idle."""
 
+EARLY_REFIT_RUNS: Final = 8
 REFIT_RUNS: Final = 32  # a fit takes as long as writing an answer
 TRUSTED_RUNS: Final = 32
 OUTLIER: Final = 4.0
@@ -74,7 +75,7 @@ class CostModel:
             _DECAY * old + feature * target for old, feature in zip(self._moment, features, strict=True)
         ]
         self._square = _DECAY * self._square + target * target
-        if self._runs % REFIT_RUNS == 0:
+        if self._runs % (REFIT_RUNS if self._runs > TRUSTED_RUNS else EARLY_REFIT_RUNS) == 0:
             self._fit()
 
     def _fit(self) -> None:
