@@ -9,8 +9,11 @@ from typing import Any
 
 import pytest
 
+from bundle import Product
+from service.cache.pair_keys import product_digest
 from service.edge.http import build_app
 from service.rollout.versions import Version, Versions
+from service.scoring import ranker
 from service.scoring.ranking import LEAST
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
@@ -224,3 +227,30 @@ def test_a_score_that_is_not_finite_is_not_remembered(remembering: Shop) -> None
 
     assert ("nonfinite", 0.0) == (broken["degraded"], broken["coverage"])
     assert (None, 1.0) == (mended["degraded"], mended["coverage"])
+
+
+@pytest.mark.parametrize(
+    ("documents", "threads"),
+    [
+        ([{"title": "red shoes"}], {"loop"}),
+        ([{"title": f"shoe {number}"} for number in range(ranker.LOOP_DIGESTS + 1)], {"worker"}),
+        ([{"title": "red " * 1_000, "text": f"{number}"} for number in range(20)], {"worker"}),
+    ],
+    ids=["short", "many", "long"],
+)
+def test_many_digests_leave_the_event_loop_alone(
+    remembering: Shop, monkeypatch: pytest.MonkeyPatch, documents: list[Any], threads: set[str]
+) -> None:
+    """Products are digested on the event loop only while that is quick; scores are found again either way."""
+    seen = set()
+
+    def noted(product: Product) -> bytes:
+        seen.add("worker" if threading.current_thread().name.startswith("worker-") else "loop")
+        return product_digest(product)
+
+    monkeypatch.setattr(ranker, "product_digest", noted)
+    first, again = remembering.rank(documents), remembering.rank(documents)
+
+    assert threads == seen
+    assert scores(first) == scores(again)
+    assert (0, len(documents)) == (first["usage"]["cached"], again["usage"]["cached"])
