@@ -58,7 +58,7 @@ class Account:
         if self._tracing is not None:
             whole = (NAME, trace.started_s, trace.started_s + times_s["total"])
             stages = end_to_end(trace.started_s, times_s)
-            fields["trace"] = self._tracing.record(headers, whole, stages, facts)
+            fields["trace"] = self._tracing.record(headers, whole, stages, facts | {"request_id": trace.id})
         event("ranked", logging.INFO, id=trace.id, **fields)
 
     def _count(self, terms: Terms, ranking: Ranking, times_s: Mapping[str, float], started_s: float) -> None:

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,9 +19,12 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 
+from service.edge.http import build_app
+from service.rollout.versions import Version, Versions
 from service.settings import Settings, SettingsError
+from service.telemetry.metrics import Metrics
 from service.telemetry.tracing import QUEUED_SPANS, Span, Tracing, end_to_end, open_tracing
-from tests.service.support import ROOT, WAIT_S
+from tests.service.support import JSON, ROOT, WAIT_S, FakeSession, Served, exchange, fake_bench
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 SERVER, INTERNAL = 2, 1  # kinds of spans on the wire
@@ -265,3 +269,19 @@ def test_an_endpoint_is_a_url(url: str) -> None:
 def test_stages_that_were_not_measured_are_left_out() -> None:
     """An answer from the cache has no stage between parsing and responding."""
     assert [name for name, _, _ in end_to_end(0.0, {"respond": 1.0, "parse": 1.0})] == ["parse", "respond"]
+
+
+def test_a_ranked_request_can_be_found_by_its_id(receiver: Receiver, tiny_bundle: Path) -> None:
+    """The span of a request that was ranked carries the id that its answer carries."""
+    bench = fake_bench(tiny_bundle, FakeSession())
+    told = Settings(cache_bytes=0)
+    app = build_app(told, Versions(Version(bench.model)), bench.scorer, Metrics(), opened(receiver.url))
+    with Served(app) as served:
+        body = b'{"query":"red","documents":["red shoes"]}'
+        answer = served.run(exchange(app, "POST", "/v1/rerank", body, JSON))
+    (whole,) = [span for span in receiver.spans if span.kind == SERVER]
+
+    assert answer.status == 200
+    assert {"shelfrank.request_id": answer.headers["x-request-id"]}.items() <= {
+        each.key: each.value.string_value for each in whole.attributes
+    }.items()
