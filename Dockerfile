@@ -1,20 +1,23 @@
 # The shelfrank service on CPU: `docker build --tag shelfrank:cpu .`
+# On NVIDIA GPUs, not tried yet: `docker build --build-arg LOCK=gpu --build-arg DEVICE=cuda --tag shelfrank:cuda .`
 # The last stage holds Python, the locked wheels, two packages of source and the default bundle: no pip, no compiler.
 
 FROM python:3.11-slim-bookworm AS environment
-COPY requirements/serve.lock /tmp/serve.lock
+ARG LOCK=serve
+COPY requirements/${LOCK}.lock /tmp/environment.lock
 # --no-deps: the lock is complete.
 RUN python -m venv --without-pip /opt/venv \
  && python -m pip --python /opt/venv/bin/python install --quiet --no-cache-dir --disable-pip-version-check \
-      --no-deps --require-hashes --only-binary :all: --requirement /tmp/serve.lock
+      --no-deps --require-hashes --only-binary :all: --requirement /tmp/environment.lock
 # What no request can reach, 27 MB: the wheels' own test suites and the runtime's conversion tools.
 WORKDIR /opt/venv/lib/python3.11/site-packages
 RUN find . -type d -name tests -prune -exec rm -rf {} + \
  && rm -rf onnxruntime/datasets onnxruntime/quantization onnxruntime/tools onnxruntime/transformers
 
 FROM python:3.11-slim-bookworm AS cpu
+ARG DEVICE=cpu
 LABEL org.opencontainers.image.title="shelfrank" \
-      org.opencontainers.image.description="Product-search reranker, CPU" \
+      org.opencontainers.image.description="Product-search reranker, ${DEVICE}" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="0.1.0"
 # The base image brings installers; a running service has no use for them.
@@ -29,6 +32,7 @@ COPY models/default models/default
 RUN ["/opt/venv/bin/python", "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash", "bundle", "service"]
 ENV PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
+    SHELFRANK_DEVICE=${DEVICE} \
     SHELFRANK_HOST=0.0.0.0 \
     SHELFRANK_PORT=8000
 USER 10001:10001

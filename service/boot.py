@@ -15,10 +15,13 @@ from service.cache.shared import SharedCache, open_shared_cache
 from service.catalogue.catalogue import Catalogue
 from service.process.cpus import usable_cpus
 from service.scoring.admission import Admission
+from service.scoring.cuda import open_gpu_session
 from service.scoring.engine import measure_runs, open_sessions, pick_precision
 from service.scoring.model import ServedModel
 from service.scoring.ranker import Ranker
+from service.scoring.scheduler import WORTHWHILE_TOKENS
 from service.scoring.scorer import Scorer
+from service.scoring.shapes import make_shapes
 from service.scoring.worker import WorkerPool
 from service.settings import Settings
 from service.telemetry.logs import event
@@ -34,19 +37,29 @@ class Stores:
 
 
 def workers_of(settings: Settings) -> int:
-    """Return how many threads compute: as set, or one on cuda, or one for each CPU of the quota."""
-    return settings.workers or (1 if settings.device == "cuda" else usable_cpus())
+    """Return how many threads compute: as set, or one on a GPU, or one for each CPU of the quota."""
+    return settings.workers or (usable_cpus() if settings.device == "cpu" else 1)
 
 
 def load_model(name: str, settings: Settings) -> ServedModel:
-    """Read and verify a bundle, open a session for each worker and time it; BundleError or EngineError."""
+    """Read and verify a bundle, open its sessions and time them; BundleError or EngineError."""
     began_s = time.monotonic()
     bundle = read_bundle(settings.models_root, name)
     precision = pick_precision(settings.precision, settings.device, bundle.manifest)
     workers = workers_of(settings)
-    sessions = open_sessions(bundle, precision=precision, device=settings.device, workers=workers)
-    model = ServedModel(bundle, precision, settings.device, sessions)
-    for tokens, rows, seconds in measure_runs(sessions[0], model.longest):
+    if settings.device == "cpu":
+        sessions = open_sessions(bundle, precision=precision, device="cpu", workers=workers)
+        model = ServedModel(bundle, precision, "cpu", sessions)
+        timings = measure_runs(sessions[0], model.longest)
+    else:
+        shapes = make_shapes(bundle.manifest.text.max_length, settings.gpu_run_tokens)
+        cache = Path(settings.tensorrt_cache) if settings.tensorrt_cache else None
+        session = open_gpu_session(
+            bundle, precision=precision, device=settings.device, shapes=shapes, cache=cache
+        )
+        model = ServedModel(bundle, precision, settings.device, [session] * workers, shapes)
+        timings = session.timings()
+    for tokens, rows, seconds in timings:
         model.costs.observe(tokens, rows, seconds)
     event(
         "loaded",
@@ -88,5 +101,11 @@ def build_scorer(settings: Settings, metrics: Metrics) -> Scorer:
         event("worker_error", logging.ERROR, kind=type(error).__name__)
 
     weights = settings.tenant_weights
-    pool = WorkerPool(workers_of(settings), weights, on_drop=metrics.dropped.inc, on_error=on_error)
+    pool = WorkerPool(
+        workers_of(settings),
+        weights,
+        on_drop=metrics.dropped.inc,
+        on_error=on_error,
+        fill_tokens=WORTHWHILE_TOKENS if settings.device == "cpu" else settings.gpu_run_tokens,
+    )
     return Scorer(pool, Admission(settings.queue_tokens, weights))

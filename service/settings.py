@@ -104,13 +104,27 @@ class Settings(BaseModel):
     precision: Literal["default", "fp32", "int8", "fp16"] = _setting(
         "default",
         "name",
-        "Which graph of the bundle to run; default is the one its manifest names, on cuda fp16, else fp32, if it has it.",
+        "Which graph of the bundle to run; default is the one its manifest names, on a GPU fp16, else fp32, if it has it.",
     )
-    device: Literal["cpu", "cuda"] = _setting(
-        "cpu", "name", "Where the graph runs; cuda stops the boot if the graph does not land on a GPU."
+    device: Literal["cpu", "cuda", "tensorrt"] = _setting(
+        "cpu",
+        "name",
+        "Where the graph runs; cuda and tensorrt stop the boot if it does not land on a GPU as a whole.",
+    )
+    gpu_run_tokens: int = _setting(
+        16_384,
+        "tokens",
+        "Tokens of one run on a GPU, padding included, up to which rows of several requests are put together.",
+        low=1_024,
+        high=262_144,
+    )
+    tensorrt_cache: str = _setting(
+        "",
+        "path",
+        "Directory for the engines that TensorRT builds, minutes for each graph; empty builds them at every start.",
     )
     workers: int = _setting(
-        0, "threads", "Threads that run the model; 0 takes the CPU quota, or 1 on cuda.", low=0, high=256
+        0, "threads", "Threads that run the model; 0 takes the CPU quota, or 1 on a GPU.", low=0, high=256
     )
     queue_tokens: int = _setting(
         131_072,

@@ -29,6 +29,18 @@ def test_the_image_runs_as_nobody_and_takes_signals() -> None:
     assert re.search(r'^ENTRYPOINT \["/opt/venv/bin/python", "-m", "service"\]$', _last_stage(), re.MULTILINE)
 
 
+def test_both_devices_are_built_from_their_locks() -> None:
+    """Unless told otherwise the image is for CPUs; each lock that may be named is there and let into the build."""
+    ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8")
+
+    assert re.findall(r"^ARG (\w+)=(\w+)$", DOCKERFILE, re.MULTILINE) == [
+        ("LOCK", "serve"),
+        ("DEVICE", "cpu"),
+    ]
+    assert all((ROOT / f"requirements/{lock}.lock").exists() for lock in ("serve", "gpu"))
+    assert all(f"!requirements/{lock}.lock" in ignored for lock in ("serve", "gpu"))
+
+
 def test_the_last_stage_installs_nothing() -> None:
     """The last stage copies what the first one installed: it runs no installer of any kind."""
     assert re.findall(r"(?:pip|apt-get|apk|conda|uv) (?:install|sync|add)", _last_stage()) == []

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-LOCKS = ("serve", "train", "test", "optimum")
+LOCKS = ("serve", "train", "test", "gpu", "optimum")
 
 
 def _entries(name: str) -> dict[str, tuple[str, list[str]]]:
@@ -45,6 +45,18 @@ def test_what_ships_is_what_is_tested(name: str) -> None:
     tested = _entries("test")
 
     assert {package: entry for package, entry in _entries(name).items() if tested.get(package) != entry} == {}
+
+
+def test_a_gpu_gets_what_a_cpu_gets() -> None:
+    """The GPU lock is the serving lock with the runtime's other build, in the same version, and what that needs."""
+    cpu, gpu = _entries("serve"), _entries("gpu")
+    more = {package for package in gpu.keys() - cpu.keys() if not package.startswith("nvidia-")}
+
+    assert {package: entry for package, entry in cpu.items() if gpu.get(package) != entry}.keys() == {
+        "onnxruntime"
+    }
+    assert more == {"onnxruntime-gpu"}
+    assert gpu["onnxruntime-gpu"][0] == cpu["onnxruntime"][0]
 
 
 def test_optimum_stands_apart() -> None:

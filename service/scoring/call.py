@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bundle import Product
-from bundle.text import Packed, ProductUse, Row, TextUse, padded_length
+from bundle.text import Packed, ProductUse, Row, TextUse
 from service.scoring.model import ServedModel
 from service.scoring.ranking import ALL_SCORED, Cause, Causes, Place, Unscored, rank_places
 
@@ -101,7 +101,7 @@ class Call:
         rows: list[Row] = []
         for query, products in self._groups:
             rows += encoder.encode(query, products[: self._admitted - len(rows)])
-        lengths = [padded_length(len(row), self._model.longest) for row in rows]
+        lengths = [self._model.length_of(len(row)) for row in rows]
         with self._lock:
             self._rows = rows
             self._padding_tokens = sum(lengths) - sum(map(len, rows))

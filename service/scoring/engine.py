@@ -21,7 +21,7 @@ from bundle.text import assemble, padded_length
 from bundle.verify import read_golden, verify_bundle
 from service.errors import EngineError
 
-Device = Literal["cpu", "cuda"]
+Device = Literal["cpu", "cuda", "tensorrt"]
 _PROVIDERS: Final = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 _DTYPES: Final = {"tensor(int64)": "int64", "tensor(float)": "float32"}
 _WARM_ROWS: Final = (1, 4, 16)
@@ -41,12 +41,12 @@ class OrtSession:
             raise EngineError(f"device is {device}, but this build of the runtime has no {provider}")
         if device == "cuda":
             ort.preload_dlls()  # the wheel's own CUDA libraries are not found without this
-        self._session = ort.InferenceSession(model, _options(), providers=[provider])
+        self._session = ort.InferenceSession(model, session_options(), providers=[provider])
         landed = self._session.get_providers()[0]
         if landed != provider:  # the runtime falls back to the CPU and only prints a warning
             raise EngineError(f"device is {device}, but the runtime fell back to {landed}")
-        self.inputs = tuple(map(_spec, self._session.get_inputs()))
-        self.outputs = tuple(map(_spec, self._session.get_outputs()))
+        self.inputs = tuple(map(tensor_spec, self._session.get_inputs()))
+        self.outputs = tuple(map(tensor_spec, self._session.get_outputs()))
         self._outputs = [output.name for output in self.outputs]
         self.doubles_single_rows = True
 
@@ -66,13 +66,13 @@ class OrtSession:
 def pick_precision(setting: str, device: Device, manifest: Manifest) -> str:
     """Return the precision that a setting means on a device.
 
-    One that is named is taken as it is. `default` on cuda is fp16, else fp32, if the bundle has it: what an int8
+    One that is named is taken as it is. `default` on a GPU is fp16, else fp32, if the bundle has it: what an int8
     graph holds is made for CPUs. It is the manifest's default otherwise.
     """
     if setting != "default":
         return setting
     offered = {graph.precision for graph in manifest.graphs}
-    wanted = ("fp16", "fp32") if device == "cuda" else ()
+    wanted = ("fp16", "fp32") if device != "cpu" else ()
     return next((name for name in wanted if name in offered), manifest.default_precision)
 
 
@@ -148,7 +148,8 @@ def _ones(rows: int, length: int) -> dict[str, NDArray[np.int64]]:
     return {"input_ids": ones, "attention_mask": ones, "token_type_ids": np.zeros_like(ones)}
 
 
-def _options() -> ort.SessionOptions:
+def session_options() -> ort.SessionOptions:
+    """Return what every session of ours asks of the runtime."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
@@ -160,7 +161,8 @@ def _options() -> ort.SessionOptions:
     return options
 
 
-def _spec(tensor: ort.NodeArg) -> TensorSpec:
+def tensor_spec(tensor: ort.NodeArg) -> TensorSpec:
+    """Return an input or output of a graph in the words of a manifest."""
     shape = tuple(size if isinstance(size, (str, int)) else "" for size in tensor.shape)
     return TensorSpec.model_construct(
         name=tensor.name, dtype=_DTYPES.get(tensor.type, tensor.type), shape=shape

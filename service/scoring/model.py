@@ -11,19 +11,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bundle import Bundle, PairEncoder
-from bundle.text import Row, assemble
+from bundle.text import Row, assemble, padded_length
 from bundle.verify import Session
 from service.scoring.cost import CostModel
+from service.scoring.shapes import ShapeSet
 
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class ServedModel:
-    """One bundle in one precision on one device; `costs` are learnt while it serves."""
+    """One bundle in one precision on one device; `shapes` are those of a GPU, `costs` are learnt while it serves."""
 
     bundle: Bundle
     precision: str
     device: str
     sessions: Sequence[Session]
+    shapes: ShapeSet | None = None
     costs: CostModel = field(default_factory=CostModel)
     encoder: PairEncoder = field(init=False)
 
@@ -46,6 +48,10 @@ class ServedModel:
     def longest(self) -> int:
         """Most tokens of a pair."""
         return self.bundle.manifest.text.max_length
+
+    def length_of(self, tokens: int) -> int:
+        """Return the length at which a row of so many tokens is computed."""
+        return padded_length(tokens, self.longest) if self.shapes is None else self.shapes.length_of(tokens)
 
     def compute(self, rows: Sequence[Row], length: int, worker: int) -> NDArray[np.float32]:
         """Return the logits, float32 [n], of rows padded to one length; ValueError if the graph gives others."""

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
 MAX_RUN_TOKENS: Final = 16_384  # bounds the memory of one run
-WORTHWHILE_TOKENS: Final = 256  # below this a second run costs more than it shares
+WORTHWHILE_TOKENS: Final = 256  # on a core: below this a second run costs more than it shares
 LOOK_BACK: Final = 32  # requests that are looked through for rows to fill a run with
 TOKENIZE_SHARE: Final = 1 / 32  # of a request's cost, which is what tokenizing moves its tenant's clock on
 
@@ -123,10 +123,17 @@ class _Line(Generic[Owner]):
 
 
 class Scheduler(Generic[Owner]):
-    """The queue of all requests; `weights` are those of the tenants, `levels` counts the priorities."""
+    """The queue of all requests; `weights` are those of the tenants, `levels` counts the priorities.
 
-    def __init__(self, workers: int, weights: Mapping[str, float], levels: int) -> None:
+    Runs of fewer than `fill_tokens` are filled up; a GPU wants far more of them than a core.
+    """
+
+    def __init__(
+        self, workers: int, weights: Mapping[str, float], levels: int, fill_tokens: int = WORTHWHILE_TOKENS
+    ) -> None:
         self._workers = workers
+        self._fill_tokens = fill_tokens
+        self._most = max(MAX_RUN_TOKENS, fill_tokens)
         self._levels = [
             {name: _Line[Owner](weight) for name, weight in weights.items()} for _ in range(levels)
         ]
@@ -218,7 +225,7 @@ class Scheduler(Generic[Owner]):
         self._forget_late(line.fresh, now_s)
         self._forget_late(line.ready, now_s)
         ahead = sum(entry.tokens for entry in itertools.islice(line.ready, LOOK_BACK))
-        if line.fresh and ahead < 2 * WORTHWHILE_TOKENS * self._workers:
+        if line.fresh and ahead < 2 * self._fill_tokens * self._workers:
             entry = line.fresh.popleft()
             line.away += 1
             line.clock_s += entry.cost_s * TOKENIZE_SHARE / line.weight
@@ -243,16 +250,16 @@ class Scheduler(Generic[Owner]):
     def _run(self, entry: Entry[Owner], lines: Mapping[str, _Line[Owner]], now_s: float) -> Run[Owner] | None:
         """Take a run of the longest part of a request; None, and the request dropped, if no row is done in time."""
         length = max(entry.waiting, key=lambda length: (length * len(entry.waiting[length]), length))
-        share = max(WORTHWHILE_TOKENS, -(-entry.tokens // (2 * self._workers)))
+        share = max(self._fill_tokens, -(-entry.tokens // (2 * self._workers)))
         count = len(entry.waiting[length])
-        parts = max(-(-count * length // share), -(-count // max(1, MAX_RUN_TOKENS // length)))
+        parts = max(-(-count * length // share), -(-count // max(1, self._most // length)))
         count = _in_time(entry, length, -(-count // parts), now_s)
         if not count:
             self.drop(entry)
             return None
         taken = [self._take(entry, length, count)]
         for other in self._behind(entry, lines):
-            room = WORTHWHILE_TOKENS // length - sum(len(rows) for _, rows, _ in taken)
+            room = self._fill_tokens // length - sum(len(rows) for _, rows, _ in taken)
             if room <= 0:
                 break
             if length in other.waiting and other.deadline_s > now_s:

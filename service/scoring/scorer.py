@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final, Generic, TypeVar
 
-from bundle.text import Packed, padded_length
+from bundle.text import Packed
 from service.api.schema import text_chars
 from service.errors import Reason, Refused
 from service.scoring.admission import CHARS_PER_TOKEN, Admission, documents_that_fit, predict_tokens
@@ -125,7 +125,7 @@ def _predicted_tokens(model: ServedModel, groups: Groups) -> list[int]:
     """Predict how many tokens each pair is computed with."""
     encoder = model.encoder
     return [
-        padded_length(tokens, model.longest)
+        model.length_of(tokens)
         for query, products in groups
         for tokens in predict_tokens(
             len(query),

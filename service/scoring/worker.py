@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from bundle.text import Row
 from service.scoring.budget import PRIORITIES
 from service.scoring.model import ServedModel
-from service.scoring.scheduler import Entry, Run, Scheduler, Tokenize
+from service.scoring.scheduler import WORTHWHILE_TOKENS, Entry, Run, Scheduler, Tokenize
 
 _WAKE_S: Final = 1.0  # an idle worker looks around this often, so that no wait is without end
 
@@ -70,11 +70,12 @@ class WorkerPool:
         *,
         on_drop: Callable[[], None],
         on_error: Callable[[Exception], None],
+        fill_tokens: int = WORTHWHILE_TOKENS,
     ) -> None:
         self._on_drop = on_drop
         self._on_error = on_error
         self._changed = threading.Condition()  # guards the five fields below
-        self._scheduler = Scheduler[Owner](workers, weights, len(PRIORITIES))
+        self._scheduler = Scheduler[Owner](workers, weights, len(PRIORITIES), fill_tokens)
         self._first: deque[Job | Run[Owner]] = deque()  # jobs, and single rows of a run that failed
         self._closing = False
         self._busy_since: list[float | None] = [None] * workers

@@ -1,16 +1,21 @@
 """Tests of service/boot.py."""
 
+import asyncio
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from bundle import BundleError, read_bundle
+from bundle import BundleError, Product, read_bundle
 from service import create_app
 from service.boot import build_scorer, load_model
 from service.process.cpus import usable_cpus
+from service.scoring.call import Ranking
 from service.scoring.cost import CostModel
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
+from tests.service.support import WAIT_S, terms
+from tests.tiny import WORDS
 
 
 def test_workers_follow_the_cpu_quota(tiny_bundle: Path) -> None:
@@ -50,3 +55,45 @@ def test_another_name_is_refused(tiny_bundle: Path, name: str) -> None:
     """A name outside the grammar, or of no bundle, is refused by the bundle's own checks."""
     with pytest.raises(BundleError):
         load_model(name, Settings(models_root=tiny_bundle, workers=1))
+
+
+def _ranked(root: Path, device: str) -> list[Ranking]:
+    """Six lists at once, ranked by the engine of a device."""
+    settings = Settings(models_root=root, bundle="tiny", device=device)  # type: ignore[arg-type]
+    model, scorer = load_model("tiny", settings), build_scorer(settings, Metrics())
+    products = [Product(title=" ".join(WORDS[at : at + at % 17])) for at in range(40)]
+
+    async def main() -> list[Ranking]:
+        lists = [scorer.rank(model, [(word, products)], terms()) for word in WORDS[14:20]]
+        scorer.pool.start()
+        return await asyncio.wait_for(asyncio.gather(*lists), WAIT_S)
+
+    try:
+        return asyncio.run(main())
+    finally:
+        scorer.pool.stop(WAIT_S)
+
+
+@pytest.mark.usefixtures("as_gpu")
+@pytest.mark.parametrize("device", ["cuda", "tensorrt"])
+def test_a_gpu_ranks_as_the_cpu_does(tiny_bundle: Path, device: str) -> None:
+    """Settings, shapes, queue and buffers together give every list its own logits, rows padded to fewer lengths."""
+    expected, found = _ranked(tiny_bundle, "cpu"), _ranked(tiny_bundle, device)
+
+    assert all(
+        np.allclose(one.logits, other.logits, atol=1e-5) for one, other in zip(expected, found, strict=True)
+    )
+    assert len({ranking.logits.tobytes() for ranking in found}) == len(found)
+    assert found[0].padding_tokens > expected[0].padding_tokens
+
+
+@pytest.mark.usefixtures("as_gpu")
+def test_one_session_serves_all_workers_of_a_gpu(tiny_bundle: Path) -> None:
+    """A GPU has one worker unless more are asked for, and those share its one session."""
+    alone, several = (
+        load_model("tiny", Settings(models_root=tiny_bundle, bundle="tiny", device="cuda", workers=workers))
+        for workers in (0, 3)
+    )
+
+    assert len(alone.sessions) == 1
+    assert [several.sessions[0]] * 3 == several.sessions

@@ -80,6 +80,7 @@ def test_a_pair_scores_the_same_alone_and_in_any_list(bundle: Bundle) -> None:
         ("default", "cuda", "int8 fp32 fp16", "fp16"),
         ("default", "cuda", "int8 fp32", "fp32"),
         ("default", "cuda", "int8", "int8"),
+        ("default", "tensorrt", "int8 fp32 fp16", "fp16"),
         ("int8", "cuda", "int8 fp32 fp16", "int8"),
         ("fp16", "cpu", "int8 fp16", "fp16"),
         ("fp16", "cuda", "int8", "fp16"),

@@ -287,3 +287,23 @@ class AgainstAnOracle(RuleBasedStateMachine):
 
 AgainstAnOracle.TestCase.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
 TestAgainstAnOracle = AgainstAnOracle.TestCase
+
+
+def test_a_gpu_gets_the_rows_of_many_requests_at_once() -> None:
+    """Where far more tokens make a run worthwhile, one takes a length of all that waits, and no list is cut for workers."""
+    scheduler = Scheduler[str](2, {"default": 1.0}, 1, fill_tokens=16_384)
+    for number in range(8):
+        _queued(scheduler, _entry(f"list {number}"), [48] * 30 + [32] * 20)
+    runs = _runs(scheduler)
+
+    assert [(48, 8 * 30), (32, 8 * 20)] == [(run.length, run.rows) for run in runs]
+    assert all(len(_names(run)) == 8 for run in runs)
+
+
+def test_no_run_on_a_gpu_is_larger_than_was_set() -> None:
+    """Rows beyond the tokens of a run wait for the next one."""
+    scheduler = Scheduler[str](1, {"default": 1.0}, 1, fill_tokens=65_536)
+    for number in range(4):
+        _queued(scheduler, _entry(f"list {number}"), [64] * 600)
+
+    assert max(run.length * run.rows for run in _runs(scheduler)) <= 65_536
