@@ -89,7 +89,7 @@ class Call:
         self._causes[admitted:] = cause
         self._admitted = self._missing = admitted
 
-    def tokenize(self) -> Sequence[int]:
+    def tokenize(self) -> Sequence[int] | None:
         """Turn the texts into rows and return their padded lengths; count first how much is read, if asked for."""
         encoder, times = self._model.encoder, self._times
         began_s = time.monotonic()
@@ -97,7 +97,7 @@ class Call:
             self._uses = [encoder.measure(query, _texts(products)) for query, products in self._groups]
             times.measure_s = time.monotonic() - began_s
         if self._future.done():
-            return []
+            return None
         rows: list[Row] = []
         for query, products in self._groups:
             rows += encoder.encode(query, products[: self._admitted - len(rows)])

@@ -24,8 +24,8 @@ _WAKE_S: Final = 1.0  # an idle worker looks around this often, so that no wait 
 class Owner(Protocol):
     """What a request is to the workers; its methods are called on their threads."""
 
-    def tokenize(self) -> Sequence[int]:
-        """Turn the texts into rows and return their padded lengths."""
+    def tokenize(self) -> Sequence[int] | None:
+        """Turn the texts into rows and return their padded lengths; None if nobody waits for them any more."""
         ...
 
     def rows(self, places: Sequence[int]) -> Sequence[Row]:
@@ -137,9 +137,12 @@ class WorkerPool:
     def drop(self, entry: Entry[Owner]) -> None:
         """Start nothing more of a request."""
         with self._changed:
-            if not entry.is_over and entry.has_work:
-                self._on_drop()
-            self._scheduler.drop(entry)
+            self._drop(entry)
+
+    def _drop(self, entry: Entry[Owner]) -> None:
+        if not entry.is_over and entry.has_work:
+            self._on_drop()
+        self._scheduler.drop(entry)
 
     def offload(self, job: Job) -> None:
         """Do a job before anything that is queued."""
@@ -185,8 +188,12 @@ class WorkerPool:
         if isinstance(task, Tokenize):
             lengths = task.entry.owner.tokenize()
             with self._changed:
-                self._scheduler.tokenized(task.entry, lengths)
-                self._changed.notify_all()
+                if lengths is None:
+                    self._drop(task.entry)
+                    self._scheduler.untokenized(task.entry)
+                else:
+                    self._scheduler.tokenized(task.entry, lengths)
+                    self._changed.notify_all()
         elif isinstance(task, _Delivery):
             try:
                 task.run()
