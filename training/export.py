@@ -6,6 +6,7 @@ Invariant: nothing is written unless logits agree at several shapes and mask len
 
 from __future__ import annotations
 
+import inspect
 import json
 import warnings
 from pathlib import Path
@@ -19,13 +20,15 @@ from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from bundle.verify import INPUT_NAMES, OUTPUT_NAME, Session
-from training.flat import FlatBert, unsupported
+from training.architectures import unsupported
+from training.flat import FlatBert
 from training.optimum_export import export_by_optimum
 from training.runtime import OrtSession
 from training.stages import Context, Metrics, StageError
 from training.student_sections import ExportRecipe
 
 SHAPES = ((1, 8), (1, 24), (3, 16), (16, 32), (5, 72))  # batch and sequence of the parity check
+LONGEST = 512  # tokens of a row, where the model's positions allow as many
 
 
 class PlainGraph(nn.Module):
@@ -35,7 +38,8 @@ class PlainGraph(nn.Module):
         """Wrap the model; type ids are passed on only if it takes them."""
         super().__init__()
         self.model = model
-        self.takes_types = getattr(model.config, "type_vocab_size", 0) > 1
+        parameters = inspect.signature(model.forward).parameters
+        self.takes_types = "token_type_ids" in parameters and getattr(model.config, "type_vocab_size", 0) > 1
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
         """Return the relevance logit of every row."""
@@ -44,24 +48,38 @@ class PlainGraph(nn.Module):
 
 
 def load_student(folder: Path) -> PreTrainedModel:
-    """The student with eager attention in fp32 and evaluation mode."""
+    """The student with eager attention in fp32 and evaluation mode; StageError if it has several labels."""
     model = AutoModelForSequenceClassification.from_pretrained(
         folder, dtype=torch.float32, attn_implementation="eager"
     )
+    if model.config.num_labels != 1:
+        raise StageError(
+            f"the model has {model.config.num_labels} labels, and only the logit of a single one is relevance"
+        )
     return model.eval()
 
 
-def graph_module(model: PreTrainedModel, graph: str) -> nn.Module:
-    """The module to export: `flat` where the architecture has it, else the model as it is."""
+def graph_module(model: PreTrainedModel, graph: str, *, fused: bool = False) -> nn.Module:
+    """The module to export: `flat` where the architecture has it, else the model as it is.
+
+    `fused` is for the flat one alone: attention as one operator.
+    """
     if graph == "flat" and not unsupported(model):
-        return FlatBert(model).eval()
+        return FlatBert(model, fused=fused).eval()
     return PlainGraph(model).eval()
 
 
 def to_onnx(module: nn.Module, opset: int) -> onnx.ModelProto:
-    """Trace the module with free batch and sequence; one self-contained, checked graph."""
+    """Trace the module with free batch and sequence; one self-contained, checked graph.
+
+    Its opset is the one asked for, or the module's `least_opset` if that is later.
+    """
     example = {name: torch.ones(2, 16, dtype=torch.int64) for name in INPUT_NAMES}
-    axes = {0: torch.export.Dim("batch", min=1, max=4096), 1: torch.export.Dim("sequence", min=2, max=512)}
+    longest = min(getattr(module, "longest", LONGEST), LONGEST)
+    axes = {
+        0: torch.export.Dim("batch", min=1, max=4096),
+        1: torch.export.Dim("sequence", min=2, max=longest),
+    }
     with warnings.catch_warnings():  # the exporter warns about its own internals
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
@@ -71,7 +89,7 @@ def to_onnx(module: nn.Module, opset: int) -> onnx.ModelProto:
             input_names=list(INPUT_NAMES),
             output_names=[OUTPUT_NAME],
             dynamic_shapes=dict.fromkeys(INPUT_NAMES, axes),
-            opset_version=opset,
+            opset_version=max(opset, getattr(module, "least_opset", opset)),
             dynamo=True,
             external_data=False,
             optimize=True,
@@ -81,6 +99,11 @@ def to_onnx(module: nn.Module, opset: int) -> onnx.ModelProto:
     tidy(model)
     onnx.checker.check_model(model, full_check=True)
     return model
+
+
+def opset_of(graph: bytes) -> int:
+    """Return the version of ONNX's own operators that a graph asks for."""
+    return next(entry.version for entry in onnx.load_from_string(graph).opset_import if not entry.domain)
 
 
 def tidy(model: onnx.ModelProto) -> None:
@@ -164,7 +187,7 @@ def run(context: Context) -> Metrics:
     files = {"model.onnx": graph}
     figures: dict[str, float | int | str] = {
         "graph": used,
-        "opset": recipe.opset,
+        "opset": opset_of(graph),
         "parity": worst,
         "bytes": len(graph),
     }
@@ -187,7 +210,8 @@ def _exported(model: PreTrainedModel, recipe: ExportRecipe, context: Context) ->
         tidy(made)
         onnx.checker.check_model(made, full_check=True)
         return made.SerializeToString(), "optimum"
-    module = graph_module(model, recipe.graph)
+    fused = recipe.fused_attention and not recipe.fp16  # not every GPU's runtime has the operator
+    module = graph_module(model, recipe.graph, fused=fused)
     used = "flat" if isinstance(module, FlatBert) else "plain"
     if used != recipe.graph:
         context.log("export", note=f"plain graph: {unsupported(model)}")

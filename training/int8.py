@@ -5,13 +5,15 @@ Invariant: no scale is computed from a batch, so a pair's score is bit for bit t
 
 Each product x W + b by constants becomes QuantizeLinear(x / r) and MatMulIntegerToFloat with (r W). Dividing
 x by r and multiplying W by it changes nothing in real numbers, but an activation with one loud channel no
-longer spends the 256 steps of all channels on it: SmoothQuant, see training.smooth.
+longer spends the 256 steps of all channels on it: SmoothQuant, see training.smooth. Where x is made of a linear's
+outputs channel by channel, those are divided by r ahead, which costs nothing.
 Weight scales are per output channel; the mean error that rounding W adds is taken off the bias
 (Nagel et al., ICCV 2019). Embedding tables become s8 with one scale per row.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +29,7 @@ from training.smooth import TINY, smoothing, weight_scale
 Floats = NDArray[np.float32]
 
 KEPT_FP32 = ("pooler", "classifier")  # a small head, and the scores of one list lie close together
+_BY_CHANNEL = {"Attention": 2, "Relu": 0, "Reshape": 0}  # which input a channel of the output comes from
 TABLE_ROWS = 1024  # smaller embedding tables are not worth an operator
 
 
@@ -73,21 +76,28 @@ def quantize(
     linears = find_linears(model)
     if not linears:
         raise ValueError("the graph has no matrix product by a constant")
-    seen = calibrate(graph, sorted({linear.source for linear in linears}), rows, contract)
+    readers: dict[str, list[Linear]] = {}
+    for linear in linears:
+        readers.setdefault(linear.source, []).append(linear)
+    seen = calibrate(graph, sorted(readers), rows, contract)
+    divisors = {
+        source: smoothing(seen[source].peak(), [reader.weight for reader in readers[source]], smooth)
+        for source in readers
+    }
+    makers = find_makers(model, linears)
     replaced: dict[str, list[NodeProto]] = {}
     constants: list[TensorProto] = []
-    sources: dict[str, _Source] = {}
-    for linear in linears:
-        if linear.source not in sources:
-            readers = [other.weight for other in linears if other.source == linear.source]
-            divisors = smoothing(seen[linear.source].peak(), readers, smooth)
-            sources[linear.source] = _quantized_source(linear.source, seen[linear.source], divisors)
-            replaced[linear.nodes[0]] = sources[linear.source].nodes
-            constants += sources[linear.source].constants
-        node, new = _integer_linear(linear, sources[linear.source], reduce_range=reduce_range)
-        replaced[linear.nodes[0]] = [*replaced.get(linear.nodes[0], []), node]
-        replaced |= {output: [] for output in linear.nodes[1:]}
-        constants += new
+    for source, members in readers.items():
+        made = _quantized_source(source, seen[source], divisors[source], ahead=source in makers.values())
+        replaced[members[0].nodes[0]] = list(made.nodes)
+        constants += made.constants
+        for linear in members:
+            after = divisors[makers[linear.name]] if linear.name in makers else np.float32(1)
+            divided = replace(linear, weight=linear.weight / after, bias=linear.bias / after)
+            node, new = _integer_linear(divided, made, reduce_range=reduce_range)
+            replaced.setdefault(linear.nodes[0], []).append(node)
+            replaced |= {output: [] for output in linear.nodes[1:]}
+            constants += new
     for node, table in _tables(model):
         nodes, new = _integer_table(node, table)
         replaced[node.output[0]] = nodes
@@ -120,6 +130,27 @@ def find_linears(model: onnx.ModelProto) -> list[Linear]:
                 nodes=outputs,
             )
         )
+    return found
+
+
+def find_makers(model: onnx.ModelProto, linears: Sequence[Linear]) -> dict[str, str]:
+    """Sources whose channels are a linear's outputs, by its name, so that it may divide them ahead.
+
+    Attention takes means of the rows of its values, each channel by itself; ReLU lets a positive factor through.
+    """
+    makers = {output: node for node in model.graph.node for output in node.output}
+    uses = Counter(name for node in model.graph.node for name in node.input)
+    outputs = {linear.output: linear.name for linear in linears}
+    found = {}
+    for source in dict.fromkeys(linear.source for linear in linears):
+        name = source
+        while name in makers and makers[name].op_type in _BY_CHANNEL:
+            node = makers[name]
+            name = node.input[_BY_CHANNEL[node.op_type]]
+            if uses[name] != 1:  # somebody else would read it divided
+                break
+        if name in outputs and uses[name] == 1:
+            found[outputs[name]] = source
     return found
 
 
@@ -161,16 +192,18 @@ class _Source:
     mean: Floats  # [channels], of x / r
 
 
-def _quantized_source(name: str, seen: Seen, divisors: Floats) -> _Source:
+def _quantized_source(name: str, seen: Seen, divisors: Floats, *, ahead: bool) -> _Source:
+    """Make x / r u8; `ahead` says that the graph's x is divided already."""
     low, high = min(0.0, float((seen.low / divisors).min())), max(0.0, float((seen.high / divisors).max()))
     step = np.float32(max(high - low, 1e-6) / 255)
-    constants = {"inverse": 1 / divisors, "step": step, "zero": np.uint8(round(-low / float(step)))}
-    nodes = [
-        helper.make_node("Mul", [name, f"{name}.inverse"], [f"{name}.scaled"]),
-        helper.make_node(
-            "QuantizeLinear", [f"{name}.scaled", f"{name}.step", f"{name}.zero"], [f"{name}.u8"]
-        ),
-    ]
+    constants = {"step": step, "zero": np.uint8(round(-low / float(step)))}
+    nodes = []
+    scaled = name
+    if not ahead:
+        constants["inverse"] = 1 / divisors
+        scaled = f"{name}.scaled"
+        nodes = [helper.make_node("Mul", [name, f"{name}.inverse"], [scaled])]
+    nodes.append(helper.make_node("QuantizeLinear", [scaled, f"{name}.step", f"{name}.zero"], [f"{name}.u8"]))
     return _Source(name, nodes, _tensors(name, constants), divisors, seen.mean / divisors)
 
 

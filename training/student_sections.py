@@ -117,6 +117,10 @@ class ExportRecipe(Section):
         "flat", description="flat is the same function computed with less work"
     )
     opset: int = Field(20, ge=20, le=23, description="20 is the first with Gelu")
+    fused_attention: bool = Field(
+        default=True,
+        description="attention of the flat graph as one operator, of opset 23: faster on CPUs; not with fp16",
+    )
     parity: float = Field(1e-4, gt=0, description="largest allowed |logit| difference to torch")
     fp16: bool = Field(default=False, description="also make the half-precision graph that GPUs serve")
     fp16_parity: float = Field(

@@ -11,8 +11,8 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed; see requirements/install")
 
 import onnx  # noqa: E402
-from transformers import DistilBertConfig, DistilBertForSequenceClassification  # noqa: E402
 
+from tests.training.families import FAMILIES, OTHERS, make  # noqa: E402
 from training import export  # noqa: E402
 from training.runtime import OrtSession  # noqa: E402
 from training.stages import StageError  # noqa: E402
@@ -22,13 +22,14 @@ Make = Callable[..., Any]
 
 @pytest.fixture(scope="module")
 def graphs(exported: Path) -> dict[str, bytes]:
-    """The student's flat and plain graphs."""
+    """The student's flat graph, the same with attention as one operator, and its plain one."""
     model = export.load_student(exported / "distil")
     modules = {name: export.graph_module(model, name) for name in ("flat", "plain")}
+    modules["fused"] = export.graph_module(model, "flat", fused=True)
     return {name: export.to_onnx(module, 20).SerializeToString() for name, module in modules.items()}
 
 
-@pytest.mark.parametrize("name", ["flat", "plain"])
+@pytest.mark.parametrize("name", ["flat", "fused", "plain"])
 def test_graph_is_within_parity_of_torch(graphs: dict[str, bytes], exported: Path, name: str) -> None:
     """Both graphs give torch's logits at every shape, with rows of random length."""
     assert export.parity(export.load_student(exported / "distil"), graphs[name]) <= 1e-4
@@ -44,7 +45,7 @@ def test_parity_sees_a_changed_weight(graphs: dict[str, bytes], exported: Path) 
     assert export.parity(export.load_student(exported / "distil"), changed) > 1e-4
 
 
-@pytest.mark.parametrize("name", ["flat", "plain"])
+@pytest.mark.parametrize("name", ["flat", "fused", "plain"])
 def test_graph_keeps_the_signature_and_is_one_file(graphs: dict[str, bytes], name: str) -> None:
     """Three int64 [batch, sequence] inputs, float32 logits [batch], all weights inside, no stale shapes."""
     session = OrtSession(graphs[name])
@@ -63,26 +64,38 @@ def test_graph_keeps_the_signature_and_is_one_file(graphs: dict[str, bytes], nam
     assert not constants & {info.name for info in model.graph.value_info}
 
 
-def test_flat_graph_multiplies_less(graphs: dict[str, bytes]) -> None:
-    """One product makes query, key and value, but for the last layer's query of [CLS]."""
-    counts = {
-        name: sum(node.op_type in ("MatMul", "Gemm") for node in onnx.load_from_string(graph).graph.node)
-        for name, graph in graphs.items()
+def test_each_graph_has_fewer_nodes_than_the_one_before(graphs: dict[str, bytes]) -> None:
+    """The flat graph does its work in fewer operators than the plain one, and with attention fused in fewer yet."""
+    kinds = {
+        name: [node.op_type for node in onnx.load_from_string(graphs[name]).graph.node]
+        for name in ("plain", "flat", "fused")
     }
 
-    assert counts["flat"] < counts["plain"]
+    assert len(kinds["plain"]) > len(kinds["flat"]) > len(kinds["fused"])
+    assert ("Attention" in kinds["fused"], "Attention" in kinds["flat"]) == (True, False)
+    assert "Softmax" not in kinds["fused"]
 
 
-def test_other_architectures_fall_back_to_the_plain_graph(tmp_path: Path) -> None:
-    """A model without a flat form and without type ids exports all the same, within parity."""
-    torch.manual_seed(0)
-    shape = {"vocab_size": 40, "dim": 16, "hidden_dim": 32, "n_layers": 1, "n_heads": 2}
-    DistilBertForSequenceClassification(DistilBertConfig(num_labels=1, **shape)).save_pretrained(tmp_path)
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_architectures_fall_back_to_the_plain_graph(tmp_path: Path, name: str) -> None:
+    """A model without a flat form exports all the same, within parity."""
+    make(name, num_hidden_layers=1, max_position_embeddings=80).save_pretrained(tmp_path)
     model = export.load_student(tmp_path)
     module = export.graph_module(model, "flat")
     graph = export.to_onnx(module, 20).SerializeToString()
 
     assert isinstance(module, export.PlainGraph)
+    assert export.parity(model, graph) <= 1e-4
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_has_a_flat_graph_within_parity(name: str) -> None:
+    """Each architecture of the BERT family exports as the flat graph with fused attention, within parity of torch."""
+    model = make(name, max_position_embeddings=80)
+    module = export.graph_module(model, "flat", fused=True)
+    graph = export.to_onnx(module, 20).SerializeToString()
+
+    assert not isinstance(module, export.PlainGraph)
     assert export.parity(model, graph) <= 1e-4
 
 
