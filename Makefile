@@ -2,7 +2,7 @@
 # than Python 3.11, make and a package registry.
 # PYTHON=/path/to/python picks the interpreter, ARGS="..." is handed to the program a verb runs.
 .DEFAULT_GOAL := help
-.PHONY: help serve test check format bench distil image lock clean
+.PHONY: help serve test check format bench bench-check bench-peers distil image lock clean
 
 IMAGE ?= shelfrank:cpu
 RECIPE ?= training/recipes/tiny.toml
@@ -11,7 +11,7 @@ FLOOR = $$(.venv-test/bin/python -c 'import importlib.util as i; i.find_spec("to
 export PYTHON
 
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  %-11s %s\n", $$1, $$2 }' Makefile
 
 serve: ## run the service with the default bundle on 127.0.0.1:8000, its metrics on :9000
 	@requirements/install .venv requirements/serve.lock
@@ -32,6 +32,12 @@ format: .venv-test ## format the code and apply the safe lint fixes
 
 bench: .venv-test ## measure the latency of the default bundle (open loop, real products)
 	.venv-test/bin/python benchmarks/latency.py $(ARGS)
+
+bench-check: .venv-test ## fail if the engine has become slower beside plain ONNX Runtime than benchmarks/history.jsonl says
+	.venv-test/bin/python benchmarks/check.py $(ARGS)
+
+bench-peers: .venv-test ## compare with other rerankers, each installed under .cache/peers (12 minutes and the installing)
+	.venv-test/bin/python benchmarks/peers.py --docs $(ARGS)
 
 distil: ## train a bundle from data to golden rows; RECIPE=training/recipes/tiny.toml
 	@requirements/install .venv-train requirements/train.lock any

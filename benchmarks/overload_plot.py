@@ -19,10 +19,10 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 
-def read_ways(path: Path) -> list[dict[str, Any]]:
-    """Return the ways to fail of a printed run, its last line being the document."""
-    ways: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8").strip().splitlines()[-1])["ways"]
-    return ways
+def read_document(path: Path) -> dict[str, Any]:
+    """Return the document of a printed run, which is its last line."""
+    document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8").strip().splitlines()[-1])
+    return document
 
 
 def draw(lines: Sequence[tuple[str, dict[str, Any]]], budget_ms: float) -> Figure:
@@ -60,10 +60,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("control", type=Path)
     parser.add_argument("figure", type=Path)
     options = parser.parse_args(argv)
-    ways = [(f"on_failure={way['on_failure']}", way) for way in read_ways(options.result)]
-    ways += [("unbounded queue, no budgets", way) for way in read_ways(options.control)]
-    told = json.loads(options.result.read_text(encoding="utf-8").strip().splitlines()[-1])
-    draw(ways, told["budget_ms"]).savefig(options.figure, format="svg", metadata={"Date": None})
+    result, control = read_document(options.result), read_document(options.control)
+    ways = [(f"on_failure={way['on_failure']}", way) for way in result["ways"]]
+    ways += [("unbounded queue, no budgets", way) for way in control["ways"]]
+    draw(ways, result["budget_ms"]).savefig(options.figure, format="svg", metadata={"Date": None})
     return 0
 
 

@@ -12,8 +12,10 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Final
@@ -21,7 +23,7 @@ from typing import Final
 REPOSITORY: Final = Path(__file__).resolve().parents[1]
 _START_TIMEOUT_S: Final = 60.0
 _STOP_TIMEOUT_S: Final = 15.0
-_POLL_S: Final = 0.05
+_POLL_S: Final = 0.01
 _PACKAGES: Final = ("onnxruntime", "tokenizers", "numpy", "uvicorn", "fastapi", "msgspec")
 
 
@@ -29,9 +31,32 @@ class ServiceError(Exception):
     """The service did not start."""
 
 
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A service that was started here; `ready_s` is from starting the process to its first word of being ready."""
+
+    url: str
+    pid: int
+    ready_s: float
+
+    def memory_mb(self) -> tuple[float, float]:
+        """Return how much memory the process holds now and has held at most, in MB; Linux only."""
+        status = Path(f"/proc/{self.pid}/status").read_text(encoding="utf-8")
+        fields = dict(line.split(":", 1) for line in status.splitlines())
+        now, most = (int(fields[name].split()[0]) * 1_024 / 1e6 for name in ("VmRSS", "VmHWM"))
+        return now, most
+
+
 @contextmanager
 def running_service() -> Iterator[str]:
     """Start `python -m service` on a free port and give its URL; SHELFRANK_* settings apply as usual."""
+    with started_service() as service:
+        yield service.url
+
+
+@contextmanager
+def started_service() -> Iterator[Started]:
+    """Start `python -m service` as `running_service` does, and give what there is to know about its process."""
     command = [
         sys.executable,
         "-m",
@@ -46,9 +71,12 @@ def running_service() -> Iterator[str]:
         "info",
     ]
     with tempfile.TemporaryFile() as log:
+        began_s = time.monotonic()
         process = subprocess.Popen([*command, "--drain-delay-s", "0"], cwd=REPOSITORY, stderr=log)  # noqa: S603 - our own service
         try:
-            yield _wait_for_url(process, log.fileno())
+            url = _wait_for_url(process, log.fileno())
+            _wait_until_ready(url)
+            yield Started(url, process.pid, time.monotonic() - began_s)
         finally:
             process.terminate()
             with suppress(subprocess.TimeoutExpired):
@@ -72,6 +100,16 @@ def _wait_for_url(process: "subprocess.Popen[bytes]", log: int) -> str:
             raise ServiceError(lines[-1] if lines else f"the service ended with code {process.returncode}")
         time.sleep(_POLL_S)
     raise ServiceError(f"the service did not listen within {_START_TIMEOUT_S:.0f} s")
+
+
+def _wait_until_ready(url: str) -> None:
+    """Ask until the service says that requests should be sent."""
+    deadline_s = time.monotonic() + _START_TIMEOUT_S
+    while time.monotonic() < deadline_s:
+        with suppress(OSError), urllib.request.urlopen(f"{url}/readyz", timeout=_START_TIMEOUT_S):  # noqa: S310 - our own service
+            return
+        time.sleep(_POLL_S)
+    raise ServiceError(f"the service was not ready within {_START_TIMEOUT_S:.0f} s")
 
 
 def describe_machine() -> dict[str, object]:
