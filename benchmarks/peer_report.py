@@ -140,6 +140,7 @@ It installs each peer into an environment of its own and lets all of them rank t
 {weights}
 
 A list is a query and products of `{document["products"]}`, with title, brand and color; peers that know no fields get them joined, which gives the same token ids.
+Those of `products.jsonl` are invented, in the lengths that real catalogues have; `--products` takes others.
 Texts that a field's limit would cut are shortened before, for all; a list longer than the file has some products twice.
 One peer is busy at a time: before its turn there is a pause, then a list that is not timed, then some that are.
 Libraries take their time from texts to scores; servers from the first byte of the request to the last of the answer, on a kept connection, the client on the same cores.
