@@ -147,7 +147,7 @@ Libraries take their time from texts to scores; servers from the first byte of t
 With few lists the p99 is the slowest of them.
 shelfrank looks up the token ids of words that it has met; it computes every pair, and its score cache is off.
 The score error is the largest difference of sigmoids from the same checkpoint in torch and fp32, over the first lists of each size.
-Memory is resident memory after the run, of all processes of a peer.
+Memory is resident memory of all processes of a peer, after the phase in which it was largest; requests at the same time take more.
 
 "TEI's rules" is an emulation: text-embeddings-inference is in no package registry, so its batching was written anew in Python, see `benchmarks/peers/tei_rules.py`; what it spends beside computing is not the original's.
 infinity needs a line changed to open a local folder, and leaves out token types, which its error shows.
