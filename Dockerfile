@@ -1,6 +1,7 @@
 # The shelfrank service on CPU: `docker build --tag shelfrank:cpu .`
 # On NVIDIA GPUs, not tried yet: `docker build --build-arg LOCK=gpu --build-arg DEVICE=cuda --tag shelfrank:cuda .`
-# The last stage holds Python, the locked wheels, two packages of source and the default bundle: no pip, no compiler.
+# The last stage holds Python, the locked wheels, two packages of source, the native engine
+# and the default bundle: no pip, no compiler.
 
 FROM python:3.11-slim-bookworm AS environment
 ARG LOCK=serve
@@ -13,6 +14,13 @@ RUN python -m venv --without-pip /opt/venv \
 WORKDIR /opt/venv/lib/python3.11/site-packages
 RUN find . -type d -name tests -prune -exec rm -rf {} + \
  && rm -rf onnxruntime/datasets onnxruntime/quantization onnxruntime/tools onnxruntime/transformers
+
+# The native engine. What it is compiled for is in its flags, so any x86-64 machine may build it.
+FROM gcc:12-bookworm AS native
+WORKDIR /app
+COPY --from=environment /usr/local /usr/local/python
+COPY service/native/*.c service/native/*.h service/native/build.py service/native/
+RUN LD_LIBRARY_PATH=/usr/local/python/lib /usr/local/python/bin/python3.11 service/native/build.py gcc || mkdir -p service/native/built
 
 FROM python:3.11-slim-bookworm AS cpu
 ARG DEVICE=cpu
@@ -27,6 +35,7 @@ COPY --from=environment /opt/venv /opt/venv
 WORKDIR /app
 COPY bundle bundle
 COPY service service
+COPY --from=native /app/service/native/built service/native/built
 COPY models/default models/default
 # Byte code is written now: the container's root is read-only and its user owns nothing.
 RUN ["/opt/venv/bin/python", "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash", "bundle", "service"]

@@ -9,12 +9,14 @@ RECIPE ?= training/recipes/tiny.toml
 # Without torch, half of training's lines cannot run: the coverage floor holds only where the tests are complete.
 FLOOR = $$(.venv-test/bin/python -c 'import importlib.util as i; i.find_spec("torch") or print("--cov-fail-under=0")')
 export PYTHON
+# The native engine is compiled by $(CC); without a compiler the service computes in ONNX Runtime alone.
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  %-11s %s\n", $$1, $$2 }' Makefile
 
 serve: ## run the service with the default bundle on 127.0.0.1:8000, its metrics on :9000
 	@requirements/install .venv requirements/serve.lock
+	@.venv/bin/python -m service.native.build "$(CC)" || true
 	@exec .venv/bin/python -m service $(ARGS)
 
 test: check ## run the checks, then every test with coverage
@@ -56,3 +58,4 @@ clean: ## remove environments, caches and reports; trained bundles stay
 .PHONY: .venv-test
 .venv-test:
 	@requirements/install .venv-test requirements/test.lock cpu
+	@.venv-test/bin/python -m service.native.build "$(CC)" || true

@@ -4,6 +4,7 @@ Knows peaks, bounds and the service's engine; does not know requests.
 Invariant: peaks and lists take turns in one run, and the best peak that was seen sets the limit.
 
 The engine is what the service computes with: its graph, its scheduler's runs, its threads; lists are tokenized before.
+The profile is that of ONNX Runtime, whichever engine is measured.
 
     python benchmarks/limit.py                        models/default and models/tiny
     python benchmarks/limit.py --shapes L2-H256,L4-H256,L3-H384     random weights; needs torch
@@ -32,6 +33,8 @@ from benchmarks.target import describe_commit, describe_machine, describe_versio
 from benchmarks.workload import Recorder, make_lists, open_bundle, read_shape, running
 from bundle import Bundle
 from bundle.text import Row, padded_length
+from bundle.verify import Session
+from service.native.session import NativeSession
 from service.process.cpus import usable_cpus
 from service.scoring.engine import OrtSession
 
@@ -52,7 +55,7 @@ class Graph:
     shape: Shape
     model: bytes
     bundle: Bundle
-    session: OrtSession
+    session: Session
     lists: Sequence[Sequence[Row]]
 
 
@@ -173,24 +176,29 @@ def format_table(lines: Sequence[Line]) -> str:
     return "\n".join(out)
 
 
-def open_graphs(
-    bundles: Sequence[str], shapes: Sequence[str], size: int, lists: int, seed: int
-) -> list[Graph]:
+def open_graphs(bundles: Sequence[str], shapes: Sequence[str], options: argparse.Namespace) -> list[Graph]:
     """Open the bundles, and random graphs of the shapes, which take the first bundle's rows."""
     graphs = []
+    size, lists, seed, engine = options.products, options.lists, options.seed, options.engine
     for name in bundles:
-        bundle, session = open_bundle(name)
+        bundle, session = open_bundle(name, engine=engine)
         model = bundle.files[bundle.manifest.graph(None).file]
         rows = make_lists(bundle, size, lists, seed)
         graphs.append(Graph(name, read_shape(model), model, bundle, session, rows))
     if shapes:
         from benchmarks.shapes import int8_graph, parse_shape  # noqa: PLC0415  torch is not everywhere
+        from training.layout import encoder_layout  # noqa: PLC0415  nor is onnx
 
         bundle, rows = graphs[0].bundle, graphs[0].lists
         for name in shapes:
             shape = parse_shape(name)
             model = int8_graph(shape, bundle.manifest.text, rows[0])
-            graphs.append(Graph("random weights", shape, model, bundle, OrtSession(model, "cpu"), rows))
+            opened = (
+                OrtSession(model, "cpu")
+                if engine == "onnxruntime"
+                else NativeSession(encoder_layout(model), model)
+            )
+            graphs.append(Graph("random weights", shape, model, bundle, opened, rows))
     return graphs
 
 
@@ -211,7 +219,7 @@ def describe_products(graph: Graph, spent: Sequence[operators.Spent], peak: floa
 
 def profile(graph: Graph) -> list[operators.Spent]:
     """Say where the time of a graph goes, on the runs that all workers together would make."""
-    recorder = Recorder(graph.session, [])
+    recorder = Recorder(OrtSession(graph.model, "cpu"), [])
     with running(graph.bundle, recorder, usable_cpus()) as seconds:
         for rows in graph.lists:
             seconds(rows)
@@ -229,6 +237,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--lists", type=int, default=20, help="distinct lists [20]")
     add("--rounds", type=int, default=40, help="turns of everything [40]")
     add("--seed", type=int, default=1, help="seed of the lists [1]")
+    engines = ("auto", "onnxruntime", "native")
+    add("--engine", choices=engines, default="auto", help="what computes the graphs [auto]")
     add("--profile", action="store_true", help="say where the time goes, operator by operator")
     add("--least", action="store_true", help="leave with code 2 if the goal is missed")
     return parser
@@ -240,9 +250,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     machine = describe_machine()
     shapes = [name for name in options.shapes.split(",") if name]
     try:
-        graphs = open_graphs(
-            options.bundles.split(","), shapes, options.products, options.lists, options.seed
-        )
+        graphs = open_graphs(options.bundles.split(","), shapes, options)
     except (ImportError, ValueError) as error:
         print(f"FAILED: {error}", file=sys.stderr)
         return FAILED

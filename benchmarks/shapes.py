@@ -42,5 +42,5 @@ def int8_graph(shape: Shape, contract: TextContract, rows: Sequence[Row]) -> byt
         num_labels=1,
     )
     model = BertForSequenceClassification(config).eval()
-    graph = to_onnx(FlatBert(model).eval(), _OPSET).SerializeToString()
+    graph = to_onnx(FlatBert(model, fused=True).eval(), _OPSET).SerializeToString()
     return quantize(graph, rows, contract)

@@ -24,7 +24,7 @@ from benchmarks.target import REPOSITORY
 from bundle import Bundle, PairEncoder, Product, read_bundle
 from bundle.text import Row, padded_length
 from bundle.verify import Session
-from service.scoring.engine import OrtSession, open_sessions
+from service.scoring.engine import Engine, OrtSession, open_sessions
 from service.scoring.model import ServedModel
 from service.scoring.scheduler import Entry
 from service.scoring.worker import WorkerPool
@@ -98,10 +98,10 @@ def running(bundle: Bundle, session: Session, workers: int) -> Iterator[Callable
         pool.stop(_PATIENCE_S)
 
 
-def open_bundle(name: str, root: Path = MODELS) -> tuple[Bundle, OrtSession]:
+def open_bundle(name: str, root: Path = MODELS, engine: Engine = "auto") -> tuple[Bundle, Session]:
     """Return a bundle and the session that the service would open for it on the CPU."""
     bundle = read_bundle(root, name)
-    return bundle, open_sessions(bundle, precision=None, device="cpu", workers=1)[0]
+    return bundle, open_sessions(bundle, precision=None, device="cpu", workers=1, engine=engine)[0]
 
 
 class _List:

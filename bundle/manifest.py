@@ -12,6 +12,7 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from bundle.errors import ManifestInvalid
+from bundle.layout import EncoderLayout
 
 MANIFEST_FILE: Final = "manifest.json"
 MAX_MANIFEST_BYTES: Final = 1 << 20
@@ -68,13 +69,14 @@ class TensorSpec(_Record):
 
 
 class GraphSpec(_Record):
-    """One ONNX file and the signature it promises."""
+    """One ONNX file and the signature it promises; `layout` says where its weights lie, if it is a plain encoder."""
 
     file: FileName
     precision: Precision
     opset: Annotated[int, Field(ge=1)]
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    layout: EncoderLayout | None = None
 
 
 class FieldSpec(_Record):

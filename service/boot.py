@@ -13,6 +13,7 @@ from bundle import read_bundle
 from service.cache.memory import ScoreCache
 from service.cache.shared import SharedCache, open_shared_cache
 from service.catalogue.catalogue import Catalogue
+from service.errors import EngineError
 from service.process.cpus import usable_cpus
 from service.scoring.admission import Admission
 from service.scoring.cuda import open_gpu_session
@@ -48,9 +49,13 @@ def load_model(name: str, settings: Settings) -> ServedModel:
     precision = pick_precision(settings.precision, settings.device, bundle.manifest)
     workers = workers_of(settings)
     if settings.device == "cpu":
-        sessions = open_sessions(bundle, precision=precision, device="cpu", workers=workers)
+        sessions = open_sessions(
+            bundle, precision=precision, device="cpu", workers=workers, engine=settings.engine
+        )
         model = ServedModel(bundle, precision, "cpu", sessions)
         timings = measure_runs(sessions[0], model.longest)
+    elif settings.engine == "native":
+        raise EngineError("engine is native, which computes on the CPU alone: set device to cpu")
     else:
         shapes = make_shapes(bundle.manifest.text.max_length, settings.gpu_run_tokens)
         cache = Path(settings.tensorrt_cache) if settings.tensorrt_cache else None
@@ -67,6 +72,7 @@ def load_model(name: str, settings: Settings) -> ServedModel:
         bundle=bundle.id,
         precision=precision,
         device=settings.device,
+        engine=model.engine,
         workers=workers,
         seconds=round(time.monotonic() - began_s, 3),
     )

@@ -111,6 +111,11 @@ class Settings(BaseModel):
         "name",
         "Where the graph runs; cuda and tensorrt stop the boot if it does not land on a GPU as a whole.",
     )
+    engine: Literal["auto", "onnxruntime", "native"] = _setting(
+        "auto",
+        "name",
+        "What computes on the CPU; auto takes native where it can compute the graph, and native stops the boot where not.",
+    )
     gpu_run_tokens: int = _setting(
         16_384,
         "tokens",

@@ -31,6 +31,7 @@ from bundle.text import PairEncoder
 from bundle.verify import GoldenRow, dump_golden, score_rows, verify_bundle
 from training.card import card
 from training.golden import golden_pairs
+from training.layout import encoder_layout
 from training.lists import LABELS, read_lists
 from training.recipe import Recipe
 from training.reference import SAMPLE_PAIRS, sample_lists, score_reference
@@ -170,6 +171,7 @@ def _graph_spec(precision: str, graph: bytes) -> GraphSpec:
         opset=opset,
         inputs=session.inputs,
         outputs=session.outputs,
+        layout=encoder_layout(graph),
     )
 
 

@@ -104,7 +104,7 @@ class Call:
         lengths = [self._model.length_of(len(row)) for row in rows]
         with self._lock:
             self._rows = rows
-            self._padding_tokens = sum(lengths) - sum(map(len, rows))
+            self._padding_tokens = 0 if self._model.is_native else sum(lengths) - sum(map(len, rows))
             times.tokenized_s = time.monotonic()
             times.tokenize_s = times.tokenized_s - began_s - times.measure_s
             times.queue_s = began_s - self._submitted_s

@@ -1,6 +1,6 @@
-"""Runs a bundle's graph in ONNX Runtime, one thread to a run.
+"""Runs a bundle's graph, one thread to a run: in ONNX Runtime, or in the native engine.
 
-Knows the runtime and its devices; does not know texts, scores or requests.
+Knows the runtimes and their devices; does not know texts, scores or requests.
 Invariant: a session runs where the settings say, and only after the bundle's golden rows passed on it.
 """
 
@@ -18,10 +18,12 @@ from bundle import Bundle, PairEncoder
 from bundle.errors import SessionFailed
 from bundle.manifest import Manifest, TensorSpec
 from bundle.text import assemble, padded_length
-from bundle.verify import read_golden, verify_bundle
+from bundle.verify import Session, read_golden, verify_bundle
 from service.errors import EngineError
+from service.native.session import NativeSession, better_elsewhere
 
 Device = Literal["cpu", "cuda", "tensorrt"]
+Engine = Literal["auto", "onnxruntime", "native"]
 _PROVIDERS: Final = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 _DTYPES: Final = {"tensor(int64)": "int64", "tensor(float)": "float32"}
 _WARM_ROWS: Final = (1, 4, 16)
@@ -77,8 +79,13 @@ def pick_precision(setting: str, device: Device, manifest: Manifest) -> str:
 
 
 def open_sessions(
-    bundle: Bundle, *, precision: str | None, device: Device, workers: int
-) -> Sequence[OrtSession]:
+    bundle: Bundle,
+    *,
+    precision: str | None,
+    device: Device,
+    workers: int,
+    engine: Engine = "onnxruntime",
+) -> Sequence[OrtSession | NativeSession]:
     """Return a warm session for each worker, all from the bytes that were hashed.
 
     On the CPU it is the same for all: it keeps the weights once, in memory and in the processor's caches, and threads
@@ -88,13 +95,22 @@ def open_sessions(
     offered = [graph.precision for graph in manifest.graphs]
     if precision is not None and precision not in offered:
         raise EngineError(f"the bundle has no {precision} graph, it has {', '.join(offered)}")
+    layout = manifest.graph(precision).layout
+    native = engine == "native" or (engine == "auto" and not better_elsewhere(layout))
     opener = partial(OrtSession, device=device)
+    first: OrtSession | NativeSession
     try:
-        first = verify_bundle(bundle, opener, precision)
+        if native:
+            first = verify_bundle(bundle, partial(NativeSession, layout), precision)
+        else:
+            first = verify_bundle(bundle, opener, precision)
     except SessionFailed as error:
         if isinstance(error.__cause__, EngineError):
             raise error.__cause__ from None
         raise
+    if isinstance(first, NativeSession):
+        _warm(first, manifest.text.max_length)
+        return [first] * workers
     model = bundle.files[manifest.graph(precision).file]
     first.doubles_single_rows = _single_rows_differ(first, bundle)
     own = [] if device == "cpu" else [opener(model) for _ in range(workers - 1)]
@@ -123,7 +139,7 @@ def _single_rows_differ(session: OrtSession, bundle: Bundle) -> bool:
     return False
 
 
-def measure_runs(session: OrtSession, max_length: int) -> Iterator[tuple[int, int, float]]:
+def measure_runs(session: Session, max_length: int) -> Iterator[tuple[int, int, float]]:
     """Time warm runs of several shapes; yield tokens, rows and seconds of each, for a first idea of its costs."""
     for rows, length in itertools.product(_WARM_ROWS, _lengths(max_length)):
         feeds = _ones(rows, length)
@@ -133,7 +149,7 @@ def measure_runs(session: OrtSession, max_length: int) -> Iterator[tuple[int, in
             yield rows * length, rows, time.monotonic() - began_s
 
 
-def _warm(session: OrtSession, max_length: int) -> None:
+def _warm(session: Session, max_length: int) -> None:
     """Run small and large shapes once, so that the first request does not pay for allocation."""
     for rows, length in itertools.product(_WARM_ROWS, _lengths(max_length)):
         session.run(_ones(rows, length))

@@ -13,13 +13,17 @@ from numpy.typing import NDArray
 from bundle import Bundle, PairEncoder
 from bundle.text import Row, assemble, padded_length
 from bundle.verify import Session
+from service.native.session import NativeSession
 from service.scoring.cost import CostModel
 from service.scoring.shapes import ShapeSet
 
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class ServedModel:
-    """One bundle in one precision on one device; `shapes` are those of a GPU, `costs` are learnt while it serves."""
+    """One bundle in one precision on one device; `shapes` are those of a GPU, `costs` are learnt while it serves.
+
+    The native engine takes rows of any lengths together and pads none.
+    """
 
     bundle: Bundle
     precision: str
@@ -42,7 +46,17 @@ class ServedModel:
     @property
     def key(self) -> bytes:
         """What a logit depends on beside the texts."""
-        return f"{self.bundle.id}/{self.precision}/{self.device}".encode()
+        return f"{self.bundle.id}/{self.precision}/{self.device}/{self.engine}".encode()
+
+    @property
+    def engine(self) -> str:
+        """What computes it."""
+        return "native" if self.is_native else "onnxruntime"
+
+    @property
+    def is_native(self) -> bool:
+        """Whether the native engine computes it."""
+        return bool(self.sessions) and isinstance(self.sessions[0], NativeSession)
 
     @property
     def longest(self) -> int:
@@ -50,13 +64,17 @@ class ServedModel:
         return self.bundle.manifest.text.max_length
 
     def length_of(self, tokens: int) -> int:
-        """Return the length at which a row of so many tokens is computed."""
+        """Return the length at which a row of so many tokens is computed, or counted with the native engine."""
         return padded_length(tokens, self.longest) if self.shapes is None else self.shapes.length_of(tokens)
 
     def compute(self, rows: Sequence[Row], length: int, worker: int) -> NDArray[np.float32]:
-        """Return the logits, float32 [n], of rows padded to one length; ValueError if the graph gives others."""
-        feeds = assemble(rows, self.bundle.manifest.text.template, length)
-        logits = self.sessions[worker].run(feeds)
+        """Return the logits, float32 [n], of rows of at most one length; ValueError if the graph gives others."""
+        template = self.bundle.manifest.text.template
+        session = self.sessions[worker]
+        if isinstance(session, NativeSession):
+            logits = session.run_rows(rows, type_ids=template.type_ids)
+        else:
+            logits = session.run(assemble(rows, template, length))
         if logits.shape != (len(rows),):
             raise ValueError(f"expected {len(rows)} logits, got shape {logits.shape}")
         return logits

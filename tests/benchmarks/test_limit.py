@@ -1,5 +1,6 @@
 """The engine beside the machine's limit: what is read from a graph, how lists are computed, and a whole run."""
 
+import argparse
 import json
 import subprocess
 import sys
@@ -16,16 +17,20 @@ from benchmarks.workload import Recorder, make_lists, open_bundle, read_shape, r
 from bundle.text import padded_length
 
 
+def _options() -> argparse.Namespace:
+    return argparse.Namespace(products=2, lists=1, seed=1, engine="onnxruntime")
+
+
 def test_shape_is_read_from_the_graph() -> None:
     """The tiny bundle's graph tells its layers and sizes; a graph without layers is refused."""
-    (graph,) = open_graphs(["tiny"], [], size=2, lists=1, seed=1)
+    (graph,) = open_graphs(["tiny"], [], _options())
 
     assert Shape(2, 128, 512) == graph.shape == read_shape(graph.model)
 
 
 def test_every_row_is_computed_once_at_its_length() -> None:
     """The sessions get all rows of a list, each padded to its own length, in runs of one length."""
-    bundle, session = open_bundle("tiny")
+    bundle, session = open_bundle("tiny", engine="onnxruntime")
     (rows,) = make_lists(bundle, 12, 1, seed=1)
     recorder = Recorder(session, [])
     with running(bundle, recorder, 2) as seconds:
@@ -53,7 +58,7 @@ def test_engine_failures_are_told() -> None:
 
 def test_profile_is_of_all_runs() -> None:
     """Operators come most first, their shares add up to one, and calls are those of a list."""
-    bundle, session = open_bundle("tiny")
+    bundle, session = open_bundle("tiny", engine="onnxruntime")
     lists = make_lists(bundle, 5, 2, seed=1)
     recorder = Recorder(session, [])
     with running(bundle, recorder, 1) as seconds:
@@ -64,9 +69,7 @@ def test_profile_is_of_all_runs() -> None:
     assert sorted((row.ms for row in spent), reverse=True) == [row.ms for row in spent]
     assert sum(row.share for row in spent) == pytest.approx(1.0)
     products = next(row for row in spent if row.operator == "MatMulIntegerToFloat")
-    assert 9 * len(recorder.seen) / 2 == products.calls, (
-        "four products in the first layer and five in the last"
-    )
+    assert 12 * len(recorder.seen) / 2 == products.calls, "six products in each of two layers"
 
 
 def test_rare_operators_share_a_line() -> None:
@@ -99,7 +102,7 @@ def test_a_wrong_shape_is_a_failure(capsys: pytest.CaptureFixture[str]) -> None:
 def test_random_graph_has_its_shape() -> None:
     """A graph made for a shape has that shape and the default bundle's inputs."""
     pytest.importorskip("torch", reason="issue 5: random graphs come out of the training pipeline")
-    (_, made) = open_graphs(["tiny"], ["L1-H64"], size=2, lists=1, seed=1)
+    (_, made) = open_graphs(["tiny"], ["L1-H64"], _options())
 
     assert Shape(1, 64, 256) == made.shape == read_shape(made.model)
 

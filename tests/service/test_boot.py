@@ -9,6 +9,8 @@ import pytest
 from bundle import BundleError, Product, read_bundle
 from service import create_app
 from service.boot import build_scorer, load_model
+from service.errors import EngineError
+from service.native.session import better_elsewhere
 from service.process.cpus import usable_cpus
 from service.scoring.call import Ranking
 from service.scoring.cost import CostModel
@@ -97,3 +99,24 @@ def test_one_session_serves_all_workers_of_a_gpu(tiny_bundle: Path) -> None:
 
     assert len(alone.sessions) == 1
     assert [several.sessions[0]] * 3 == several.sessions
+
+
+def test_native_is_for_the_cpu_alone(tiny_bundle: Path) -> None:
+    """Asking for the native engine on a GPU is a contradiction, and said so before a GPU is looked for."""
+    settings = Settings(models_root=tiny_bundle, bundle="tiny", engine="native", device="cuda")
+
+    with pytest.raises(EngineError, match="set device to cpu"):
+        load_model("tiny", settings)
+
+
+def test_the_shipped_bundle_is_served_by_the_engine_that_is_built() -> None:
+    """The default bundle says where its weights are, and a model says what computes it and keeps scores apart by it."""
+    root = Path(__file__).parents[2] / "models"
+    native = load_model("tiny", Settings(models_root=root, bundle="tiny", workers=1))
+    plain = load_model("tiny", Settings(models_root=root, bundle="tiny", workers=1, engine="onnxruntime"))
+
+    assert plain.engine == "onnxruntime"
+    assert native.engine == (
+        "onnxruntime" if better_elsewhere(native.bundle.manifest.graph().layout) else "native"
+    )
+    assert (native.key == plain.key) == (native.engine == plain.engine)

@@ -15,7 +15,8 @@ from bundle.errors import BundleError
 from bundle.text import Row, assemble, padded_length
 from bundle.verify import Session, read_golden
 from service.errors import EngineError
-from service.scoring.engine import Device, open_sessions, pick_precision
+from service.native.session import NativeSession, better_elsewhere, why_not
+from service.scoring.engine import Device, OrtSession, open_sessions, pick_precision
 from tests.service.support import ROOT
 
 SHIPPED = sorted(path.parent for path in (ROOT / "models").glob("*/manifest.json"))
@@ -156,3 +157,21 @@ def test_single_rows_are_doubled_where_they_would_differ(tiny_bundle: Path) -> N
     sessions = open_sessions(read_bundle(tiny_bundle, "tiny"), precision=None, device="cpu", workers=2)
 
     assert [session.doubles_single_rows for session in sessions] == [True, True]
+
+
+def test_engines_are_chosen(bundle: Bundle) -> None:
+    """`auto` is native where that computes the graph; `onnxruntime` never is; what cannot be is refused with the reason."""
+    layout = bundle.manifest.graph().layout
+    (auto,) = open_sessions(bundle, precision=None, device="cpu", workers=1, engine="auto")
+    (plain,) = open_sessions(bundle, precision=None, device="cpu", workers=1, engine="onnxruntime")
+
+    assert isinstance(plain, OrtSession)
+    assert isinstance(auto, OrtSession if better_elsewhere(layout) else NativeSession)
+    if reason := why_not(layout):
+        with pytest.raises(EngineError, match="engine is native, but") as told:
+            open_sessions(bundle, precision=None, device="cpu", workers=1, engine="native")
+        assert reason in str(told.value)
+    else:
+        one, other = open_sessions(bundle, precision=None, device="cpu", workers=2, engine="native")
+        assert one is other
+        assert isinstance(one, NativeSession)

@@ -1,0 +1,144 @@
+"""A graph computed by encoder.c instead of ONNX Runtime.
+
+Knows the library and its workspaces; does not know bundles on disk, requests or scores.
+Invariant: a row's logit is the same bit for bit alone and in any batch, and padding is never computed.
+"""
+
+import ctypes
+import threading
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bundle.layout import EncoderLayout
+from bundle.manifest import TensorSpec
+from bundle.text import Row
+from bundle.verify import INPUT_NAMES, OUTPUT_NAME
+from service.errors import EngineError
+from service.native.build import library_path
+from service.native.weights import Encoder, Weights, obstacle
+
+_INPUTS: Final = tuple(
+    TensorSpec(name=name, dtype="int64", shape=("batch", "sequence")) for name in INPUT_NAMES
+)
+_OUTPUTS: Final = (TensorSpec(name=OUTPUT_NAME, dtype="float32", shape=("batch",)),)
+_MOST_ROWS: Final = 64  # of one call; more are computed in several
+
+
+@cache
+def _library() -> ctypes.CDLL:
+    """Load the library; OSError if it is not built or not for this processor."""
+    library = ctypes.CDLL(str(library_path()))
+    encoder, pointer, number = ctypes.POINTER(Encoder), ctypes.c_void_p, ctypes.c_int32
+    library.shelfrank_supported.restype = ctypes.c_int
+    library.shelfrank_has_tiles.restype = ctypes.c_int
+    library.shelfrank_open.argtypes = (encoder, number)
+    library.shelfrank_open.restype = pointer
+    library.shelfrank_close.argtypes = (pointer,)
+    library.shelfrank_close.restype = None
+    library.shelfrank_logits.argtypes = (encoder, pointer, number, *[pointer] * 4)
+    library.shelfrank_logits.restype = ctypes.c_int
+    return library
+
+
+def why_not(layout: EncoderLayout | None) -> str:
+    """Say why this machine cannot compute a graph natively; empty if it can."""
+    if layout is None:
+        return "the bundle does not say where the graph's weights are"
+    if not library_path().exists():
+        return "the engine is not built: python -m service.native.build"
+    try:
+        library = _library()
+    except OSError as error:
+        return f"the engine does not load: {error}"
+    if not library.shelfrank_supported():
+        return "this processor has no AVX-512 VNNI"
+    return obstacle(layout)
+
+
+def better_elsewhere(layout: EncoderLayout | None) -> str:
+    """Say why ONNX Runtime is to compute a graph where the choice is free; empty if this engine is faster."""
+    if reason := why_not(layout):
+        return reason
+    return "this processor has AMX, which ONNX Runtime uses" if _library().shelfrank_has_tiles() else ""
+
+
+class NativeSession:
+    """One encoder for any number of threads, each of which writes on a workspace of its own."""
+
+    def __init__(self, layout: EncoderLayout | None, file: bytes) -> None:
+        """Lay out the weights of a graph's file; EngineError if it cannot be computed here."""
+        if reason := why_not(layout):
+            raise EngineError(f"engine is native, but {reason}")
+        assert layout is not None, "why_not has looked"
+        self._library = _library()
+        try:
+            self._weights = Weights(layout, file)
+        except ValueError as error:
+            raise EngineError(f"the graph's file does not hold what its layout says: {error}") from error
+        self._encoder = ctypes.byref(self._weights.struct)
+        self._of_thread = threading.local()
+        self.inputs = _INPUTS
+        self.outputs = _OUTPUTS
+
+    def run(self, feeds: Mapping[str, NDArray[np.int64]], /) -> NDArray[np.float32]:
+        """Return the logits, float32 [n], of feeds int64 [n, length], whose padding is at the end."""
+        ids, mask, types = (feeds[name] for name in INPUT_NAMES)
+        lengths = mask.sum(axis=1)
+        of_type_0 = lengths - (types * mask).sum(axis=1)
+        told = ids[mask.astype(bool)]
+        if len(told) and (told.min() < 0 or told.max() >= self._weights.struct.vocabulary):
+            raise EngineError("a token id has no row in the vocabulary")
+        return self._logits(told.astype(np.int32).tobytes(), lengths.tolist(), of_type_0.tolist())
+
+    def run_rows(self, rows: Sequence[Row], *, type_ids: bool) -> NDArray[np.float32]:
+        """Return the logits, float32 [n], of rows of any lengths; without `type_ids` all tokens are of type 0."""
+        lengths = list(map(len, rows))
+        of_type_0 = [row.query_tokens for row in rows] if type_ids else lengths
+        return self._logits(b"".join([row.packed for row in rows]), lengths, of_type_0)
+
+    def _logits(self, ids: bytes, lengths: list[int], of_type_0: list[int]) -> NDArray[np.float32]:
+        logits = np.empty(len(lengths), np.float32)
+        tokens = np.frombuffer(ids, np.int32)
+        sizes = np.array([lengths, of_type_0], np.int32)
+        workspace = self._workspace()
+        token = 0
+        for start in range(0, len(lengths), _MOST_ROWS):
+            count = min(_MOST_ROWS, len(lengths) - start)
+            status = self._library.shelfrank_logits(
+                self._encoder,
+                workspace.address,
+                count,
+                tokens.ctypes.data + 4 * token,
+                sizes.ctypes.data + 4 * start,
+                sizes.ctypes.data + 4 * (len(lengths) + start),
+                logits.ctypes.data + 4 * start,
+            )
+            if status:
+                raise EngineError(f"a row is empty, over {self._weights.longest} tokens or of unknown ids")
+            token += sum(lengths[start : start + count])
+        return logits
+
+    def _workspace(self) -> "_Workspace":
+        """What this thread writes on."""
+        found: _Workspace | None = getattr(self._of_thread, "workspace", None)
+        if found is None:
+            found = self._of_thread.workspace = _Workspace(self._library, self._weights)
+        return found
+
+
+class _Workspace:
+    """Memory of one thread, given back with it."""
+
+    def __init__(self, library: ctypes.CDLL, weights: Weights) -> None:
+        self._close = library.shelfrank_close
+        self.address = library.shelfrank_open(ctypes.byref(weights.struct), _MOST_ROWS)
+        if not self.address:
+            raise MemoryError("no memory for the native engine's workspace")
+
+    def __del__(self) -> None:
+        if getattr(self, "address", None):
+            self._close(self.address)
