@@ -22,7 +22,7 @@ from benchmarks.bound import Shape
 from benchmarks.latency import PRODUCTS, make_bodies
 from benchmarks.target import REPOSITORY
 from bundle import Bundle, PairEncoder, Product, read_bundle
-from bundle.text import Row, padded_length
+from bundle.text import Row
 from bundle.verify import Session
 from service.scoring.engine import Engine, OrtSession, open_sessions
 from service.scoring.model import ServedModel
@@ -83,7 +83,7 @@ def running(bundle: Bundle, session: Session, workers: int) -> Iterator[Callable
     pool = WorkerPool(workers, {_TENANT: 1.0}, on_drop=lambda: None, on_error=failures.append)
 
     def seconds(rows: Sequence[Row]) -> float:
-        work = _List(rows, model.longest)
+        work = _List(rows, model.length_of)
         deadline_s = time.monotonic() + _PATIENCE_S
         began_s = time.perf_counter()
         pool.submit(Entry(work, model, 0, _TENANT, deadline_s, _FIRST_COST_S, model.costs.seconds))
@@ -107,15 +107,15 @@ def open_bundle(name: str, root: Path = MODELS, engine: Engine = "auto") -> tupl
 class _List:
     """A request whose rows are there already."""
 
-    def __init__(self, rows: Sequence[Row], longest: int) -> None:
+    def __init__(self, rows: Sequence[Row], length_of: Callable[[int], int]) -> None:
         self.done = threading.Event()
         self._rows = rows
-        self._longest = longest
+        self._length_of = length_of
         self._left = len(rows)
         self._lock = threading.Lock()  # guards `_left`
 
     def tokenize(self) -> Sequence[int]:
-        return [padded_length(len(row), self._longest) for row in self._rows]
+        return [self._length_of(len(row)) for row in self._rows]
 
     def rows(self, places: Sequence[int]) -> Sequence[Row]:
         return [self._rows[place] for place in places]

@@ -6,6 +6,7 @@ Invariant: a worker uses the session of its number, which may be that of others 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,9 @@ from bundle.verify import Session
 from service.native.session import NativeSession
 from service.scoring.cost import CostModel
 from service.scoring.shapes import ShapeSet
+
+NATIVE_STEP: Final = 24
+"""Tokens. The native engine pads nothing: coarse lengths make few runs, each of them costs what another thread wakes for."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
@@ -65,7 +69,11 @@ class ServedModel:
 
     def length_of(self, tokens: int) -> int:
         """Return the length at which a row of so many tokens is computed, or counted with the native engine."""
-        return padded_length(tokens, self.longest) if self.shapes is None else self.shapes.length_of(tokens)
+        if self.shapes is not None:
+            return self.shapes.length_of(tokens)
+        if self.is_native:
+            return min(-(-tokens // NATIVE_STEP) * NATIVE_STEP, self.longest)
+        return padded_length(tokens, self.longest)
 
     def compute(self, rows: Sequence[Row], length: int, worker: int) -> NDArray[np.float32]:
         """Return the logits, float32 [n], of rows of at most one length; ValueError if the graph gives others."""
