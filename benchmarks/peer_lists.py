@@ -15,7 +15,6 @@ from tokenizers import Tokenizer
 
 from benchmarks.latency import PRODUCTS, make_bodies
 from bundle import Bundle, PairEncoder, Product
-from bundle.text import padded_length
 
 FIELDS: Final = ("title", "brand", "color")
 """What is sent of a product; more would be cut at other places by each reranker."""
@@ -38,7 +37,6 @@ class Lists:
         """Read the products; texts that the bundle would cut lose their last words here, since others cut elsewhere."""
         contract = bundle.manifest.text
         tokenizer_json = bundle.files[bundle.manifest.tokenizer]
-        self._longest = contract.max_length
         self._encoder = PairEncoder(tokenizer_json, contract)
         self._tokenizer = Tokenizer.from_str(tokenizer_json.decode())
         self._tokenizer.no_padding()
@@ -84,13 +82,13 @@ class Lists:
     def computed_tokens(self, ask: Ask, rule: str) -> int:
         """Return how many tokens, padding included, a rule of batching computes for a list.
 
-        "eights" pads each pair to the next multiple of eight, "list" all to the longest, "chunks N" each N in the order
+        "none" pads nothing, "list" pads all to the longest, "chunks N" each N in the order
         given to their longest, "sorted N" the same after sorting by characters.
         """
         kind, _, number = rule.partition(" ")
-        if kind == "eights":
-            return sum(padded_length(count, self._longest) for count in ask.tokens)
         tokens = ask.tokens
+        if kind == "none":
+            return sum(tokens)
         if kind == "sorted":
             places = sorted(range(len(tokens)), key=lambda place: -len(ask.texts[place]))
             tokens = [tokens[place] for place in places]

@@ -138,7 +138,7 @@ PEERS: Final = (
         _script("lib_shelfrank", "{bundle}"),
         "static int8",
         "as it comes: the service's scorer and workers without HTTP",
-        "eights",
+        "none",
     ),
     Peer(
         BASELINE,
@@ -184,7 +184,7 @@ PEERS: Final = (
         ),
         "static int8",
         "as it comes, but without its score cache: the lists repeat",
-        "eights",
+        "none",
         _OWN,
     ),
     Peer(

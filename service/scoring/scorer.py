@@ -24,8 +24,9 @@ from service.scoring.worker import Owner, WorkerPool
 
 Result = TypeVar("Result")
 EXPECTED_RUNS: Final = 8  # of a list, about one for each padded length
-LEAST_PART: Final = 20
-"""Behind others, fewer documents of a longer list are not begun: it costs what it costs to be answered, for too little."""
+LEAST_PART_S: Final = 0.04
+"""Of a worker. Behind others, a part of a list that takes less is not begun: to be answered costs it a millisecond or two,
+which others could have computed in."""
 
 CAUTION: Final = {"error": 1.0, "degrade": 0.5}
 """Spreads of the slip that a request is given beyond what is expected: what is late is work for nothing, the whole of
@@ -110,7 +111,7 @@ class Scorer:
             return predicted_s if is_first else slip.expected_s(predicted_s, spreads)
 
         admitted = documents_that_fit(costs_s, finish_s, available_s)
-        if not is_first and admitted < min(LEAST_PART, len(costs_s)):
+        if not is_first and admitted < len(costs_s) and math.fsum(costs_s[:admitted]) < LEAST_PART_S:
             admitted = 0
         return admitted, pool.finish_s(terms.level, terms.tenant, math.fsum(costs_s[:admitted]))
 

@@ -37,6 +37,6 @@ def test_texts_have_the_tokens_of_fields() -> None:
 def test_padding_follows_the_rule() -> None:
     """By hand, for pairs of 5, 17, 9 and 8 tokens whose texts sort as 17, 9, 8, 5."""
     ask = Ask("q", [], ["a", "aaaa", "aaa", "aa"], [5, 17, 9, 8])
-    counted = {rule: LISTS.computed_tokens(ask, rule) for rule in ("eights", "list", "chunks 2", "sorted 2")}
+    counted = {rule: LISTS.computed_tokens(ask, rule) for rule in ("none", "list", "chunks 2", "sorted 2")}
 
-    assert {"eights": 8 + 24 + 16 + 8, "list": 4 * 17, "chunks 2": 34 + 18, "sorted 2": 34 + 16} == counted
+    assert {"none": 5 + 17 + 9 + 8, "list": 4 * 17, "chunks 2": 34 + 18, "sorted 2": 34 + 16} == counted

@@ -17,7 +17,7 @@ from benchmarks.peer_weights import write_tokenizer
 from benchmarks.target import REPOSITORY
 from bundle import PairEncoder, Product, read_bundle
 from bundle.text import assemble
-from service.scoring.engine import OrtSession
+from service.scoring.engine import Engine, open_sessions
 
 BUNDLE = read_bundle(REPOSITORY / "models", "tiny")
 LISTS = Lists(BUNDLE)
@@ -48,7 +48,8 @@ def test_every_peer_gives_the_model_s_scores(peer: Peer, machine: Machine, tmp_p
     rows = PairEncoder(BUNDLE.files[BUNDLE.manifest.tokenizer], contract).encode(
         ASK.query, [Product(**each) for each in ASK.products]
     )
-    session = OrtSession(BUNDLE.files[BUNDLE.manifest.graph(None).file], "cpu")
+    engine: Engine = "auto" if peer.name == OURS else "onnxruntime"
+    (session,) = open_sessions(BUNDLE, precision=None, device="cpu", workers=1, engine=engine)
     wanted = sigmoid(session.run(assemble(rows, contract.template)))
     with started(peer, machine, ASK, tmp_path / "log") as (running, pid):
         (took_s, scores), _ = running.ask([ASK, ASK])

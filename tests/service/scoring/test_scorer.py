@@ -4,7 +4,7 @@ import asyncio
 import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 
 from bundle import Product
 from service.errors import Reason, Refused
+from service.scoring.budget import ANYBODY
 from service.scoring.call import Ranking
 from service.scoring.ranking import LEAST
+from service.scoring.scheduler import Entry
 from service.telemetry.metrics import Metrics
-from tests.service.support import WAIT_S, Bench, FakeSession, fake_bench, until
+from tests.service.support import WAIT_S, Bench, FakeSession, fake_bench, terms, until
 
 Result = TypeVar("Result")
 WORDS = ["red", "blue", "green", "shoe", "mug", "cup", "desk", "lamp", "sofa", "shelf", "bed", "towel"]
@@ -242,3 +244,30 @@ def test_offloaded_work_returns_or_refuses(tiny_bundle: Path) -> None:
 
     assert _with(bench, work).startswith("worker-")
     assert metrics.registry.get_sample_value("shelfrank_worker_errors_total") == 1
+
+
+@pytest.mark.parametrize(
+    ("each_s", "available_s", "admitted"),
+    [(0.01, 0.145, 4), (0.01, 0.135, 0), (0.001, 0.13, 0), (0.001, 0.3, 50)],
+    ids=["a part worth it", "too small a part", "cheap documents, too small a part", "all of them"],
+)
+def test_a_part_that_is_not_worth_its_answer_is_not_begun(
+    tiny_bundle: Path, each_s: float, available_s: float, admitted: int
+) -> None:
+    """Behind others, what fits of a list is begun if it takes 40 ms of a worker or is all of it."""
+    bench = fake_bench(tiny_bundle, FakeSession())
+    waiting = Entry[Any](object(), bench.model, 0, ANYBODY, 1e12, 0.1, lambda *_: 0.1)
+    bench.pool.submit(waiting)  # nobody starts it
+
+    count, _ = bench.scorer._admit([each_s] * 50, terms(), available_s)
+
+    assert count == admitted
+
+
+def test_alone_any_part_is_begun(tiny_bundle: Path) -> None:
+    """With nothing before it a list gets what its budget allows, were it one document."""
+    bench = fake_bench(tiny_bundle, FakeSession())
+
+    count, _ = bench.scorer._admit([0.001] * 50, terms(), 0.0015)
+
+    assert count == 1
