@@ -15,12 +15,11 @@ WORKDIR /opt/venv/lib/python3.11/site-packages
 RUN find . -type d -name tests -prune -exec rm -rf {} + \
  && rm -rf onnxruntime/datasets onnxruntime/quantization onnxruntime/tools onnxruntime/transformers
 
-# The native engine. What it is compiled for is in its flags, so any x86-64 machine may build it.
-FROM gcc:12-bookworm AS native
-WORKDIR /app
-COPY --from=environment /usr/local /usr/local/python
-COPY service/native/*.c service/native/*.h service/native/build.py service/native/
-RUN LD_LIBRARY_PATH=/usr/local/python/lib /usr/local/python/bin/python3.11 service/native/build.py gcc || mkdir -p service/native/built
+# The native engine: its flags say what it is compiled for, so any x86-64 machine may build it.
+FROM python:3.11-slim-bookworm AS native
+RUN apt-get update -qq && apt-get install -qq --yes --no-install-recommends gcc libc6-dev > /dev/null
+COPY service/native /native
+RUN mkdir --parents /native/built && python /native/build.py gcc
 
 FROM python:3.11-slim-bookworm AS cpu
 ARG DEVICE=cpu
@@ -35,7 +34,7 @@ COPY --from=environment /opt/venv /opt/venv
 WORKDIR /app
 COPY bundle bundle
 COPY service service
-COPY --from=native /app/service/native/built service/native/built
+COPY --from=native /native/built service/native/built
 COPY models/default models/default
 # Byte code is written now: the container's root is read-only and its user owns nothing.
 RUN ["/opt/venv/bin/python", "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash", "bundle", "service"]
