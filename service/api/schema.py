@@ -261,7 +261,7 @@ def to_product(document: Document, max_chars: int) -> Product | None:
     texts = _texts(document)
     if texts == _NO_TEXTS:
         return None
-    product = Product._make(map(_joined, texts))
+    product = Product._make([text if type(text) is str else _joined(text) for text in texts])
     if max(map(len, product)) > max_chars:
         name = next(name for name, text in product._asdict().items() if len(text) > max_chars)
         raise Refused(Reason.TEXT_TOO_LONG, (name,))
@@ -269,4 +269,5 @@ def to_product(document: Document, max_chars: int) -> Product | None:
 
 
 def _joined(text: str | list[str] | None) -> str:
+    """Return what stands for an absent text, or for one in lines."""
     return text if isinstance(text, str) else "\n".join(text or ())

@@ -36,11 +36,16 @@ class ServedModel:
     shapes: ShapeSet | None = None
     costs: CostModel = field(default_factory=CostModel)
     encoder: PairEncoder = field(init=False)
+    is_native: bool = field(init=False)
+    _lengths: tuple[int, ...] = field(init=False)  # by tokens
 
     def __post_init__(self) -> None:
         manifest = self.bundle.manifest
         encoder = PairEncoder(self.bundle.files[manifest.tokenizer], manifest.text)
         object.__setattr__(self, "encoder", encoder)
+        is_native = bool(self.sessions) and isinstance(self.sessions[0], NativeSession)
+        object.__setattr__(self, "is_native", is_native)
+        object.__setattr__(self, "_lengths", tuple(map(self._length, range(self.longest + 1))))
 
     @property
     def id(self) -> str:
@@ -58,17 +63,15 @@ class ServedModel:
         return "native" if self.is_native else "onnxruntime"
 
     @property
-    def is_native(self) -> bool:
-        """Whether the native engine computes it."""
-        return bool(self.sessions) and isinstance(self.sessions[0], NativeSession)
-
-    @property
     def longest(self) -> int:
         """Most tokens of a pair."""
         return self.bundle.manifest.text.max_length
 
     def length_of(self, tokens: int) -> int:
         """Return the length at which a row of so many tokens is computed, or counted with the native engine."""
+        return self._lengths[tokens]
+
+    def _length(self, tokens: int) -> int:
         if self.shapes is not None:
             return self.shapes.length_of(tokens)
         if self.is_native:
