@@ -54,6 +54,7 @@ int shelfrank_has_tiles(void) {
 
 static int round_up(int n, int step) { return (n + step - 1) / step * step; }
 
+/* Most tokens of a group, which has one sequence at least. */
 static int group_tokens(const Encoder *e) { return e->longest > GROUP ? e->longest : GROUP; }
 
 void shelfrank_close(Workspace *w) {
@@ -88,7 +89,6 @@ Workspace *shelfrank_open(const Encoder *e, int32_t rows) {
       shelfrank_close(w);
       return NULL;
     }
-    memset(*wanted[i].to, 0, wanted[i].bytes); /* lanes beyond a sequence are read, and must not be nan */
   }
   return w;
 }
@@ -239,10 +239,10 @@ int shelfrank_logits(const Encoder *e, Workspace *w, int32_t n, const int32_t *i
     if (lengths[s] < 1 || lengths[s] > e->longest) return -1;
   for (size_t i = 0; i < all; i++)
     if (ids[i] < 0 || ids[i] >= e->vocabulary) return -1;
-  const int most = group_tokens(e);
   for (int s = 0; s < n;) {
     int end = s, tokens = 0;
-    while (end < n && tokens + lengths[end] <= most) tokens += lengths[end++];
+    do tokens += lengths[end++];
+    while (end < n && tokens + lengths[end] <= GROUP);
     encode_group(e, w, end - s, ids, lengths + s, of_type_0 + s, s);
     ids += tokens;
     s = end;

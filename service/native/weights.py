@@ -146,8 +146,8 @@ class Weights:
         return cast("Floats", self._tensors[name].astype(np.float32))
 
     def _keep(self, values: NDArray[Any]) -> int:
-        """Return the address of an array that is kept, in row-major order."""
-        values = np.ascontiguousarray(values)
+        """Return the address of an array that is kept, in row-major order and aligned."""
+        values = np.require(values, requirements=["C", "A"])  # a file's tensors lie at any byte
         self._kept.append(values)
         return values.ctypes.data
 
