@@ -34,7 +34,7 @@ from benchmarks.workload import Recorder, make_lists, open_bundle, read_shape, r
 from bundle import Bundle
 from bundle.text import Row, padded_length
 from bundle.verify import Session
-from service.native.session import NativeSession
+from service.native.session import NativeSession, better_elsewhere
 from service.process.cpus import usable_cpus
 from service.scoring.engine import OrtSession
 
@@ -193,11 +193,9 @@ def open_graphs(bundles: Sequence[str], shapes: Sequence[str], options: argparse
         for name in shapes:
             shape = parse_shape(name)
             model = int8_graph(shape, bundle.manifest.text, rows[0])
-            opened = (
-                OrtSession(model, "cpu")
-                if engine == "onnxruntime"
-                else NativeSession(encoder_layout(model), model)
-            )
+            layout = encoder_layout(model)
+            native = engine == "native" or (engine == "auto" and not better_elsewhere(layout))
+            opened = NativeSession(layout, model) if native else OrtSession(model, "cpu")
             graphs.append(Graph("random weights", shape, model, bundle, opened, rows))
     return graphs
 

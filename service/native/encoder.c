@@ -18,10 +18,10 @@ typedef struct {
 } Layer;
 
 typedef struct {
-  int32_t layers, heads, hidden, inner, longest, vocabulary, first_position, activation; /* 0 GELU, 1 ReLU */
+  int32_t layers, heads, hidden, inner, longest, vocabulary, activation; /* 0 GELU, 1 ReLU */
   const int8_t *words;                     /* [vocabulary][hidden] */
   const float *word_scales;                /* [vocabulary] */
-  const float *positions, *types;          /* [first_position + longest][hidden], [2][hidden] */
+  const float *positions, *types;          /* [longest][hidden], [2][hidden] */
   Norm embedding_norm;
   const Layer *layer;
   const float *pooler, *pooler_bias;       /* [hidden][hidden], [hidden] */
@@ -98,7 +98,7 @@ static void embed(const Encoder *e, const int32_t *ids, int length, int of_type_
   const int hidden = e->hidden;
   for (int t = 0; t < length; t++, x += hidden) {
     const int8_t *word = e->words + (size_t)ids[t] * hidden;
-    const float *position = e->positions + (size_t)(e->first_position + t) * hidden;
+    const float *position = e->positions + (size_t)t * hidden;
     const float *type = e->types + (t < of_type_0 ? 0 : hidden);
     const __m512 scale = _mm512_set1_ps(e->word_scales[ids[t]]);
     for (int i = 0; i < hidden; i += LANES) {

@@ -45,7 +45,7 @@ class Encoder(ctypes.Structure):
 
     _fields_ = (
         *((name, _Int) for name in ("layers", "heads", "hidden", "inner", "longest", "vocabulary")),
-        *(("first_position", _Int), ("activation", _Int)),
+        ("activation", _Int),
         *((name, _Pointer) for name in ("words", "word_scales", "positions", "types")),
         *(("embedding_norm", _Norm), ("layer", ctypes.POINTER(_Layer))),
         *((name, _Pointer) for name in ("pooler", "pooler_bias", "classifier")),
@@ -86,7 +86,6 @@ class Weights:
             inner=layout.inner,
             longest=longest,
             vocabulary=vocabulary,
-            first_position=0,
             activation=_ACTIVATIONS.index(layout.activation),
             words=self._keep(self._tensors["embeddings.words"]),
             word_scales=self._keep(self._tensors["embeddings.word_scales"]),
@@ -118,6 +117,8 @@ class Weights:
 
     def _linear(self, *names: str) -> _Linear:
         """Linears that read the same, side by side: y = sums * scale + bias, with the zero point in the bias."""
+        if len({self._read_by(name) for name in names}) > 1:
+            raise ValueError(f"{', '.join(names)} do not read the same")
         step, zero = float(self._floats(f"{names[0]}.step")), float(self._floats(f"{names[0]}.zero"))
         weights = np.concatenate([self._tensors[f"{name}.weight"] for name in names], axis=1)
         scale = np.concatenate([self._floats(f"{name}.scale") for name in names]) * np.float32(step)
@@ -134,6 +135,11 @@ class Weights:
             inputs=weights.shape[0],
             outputs=weights.shape[1],
         )
+
+    def _read_by(self, name: str) -> tuple[bytes, ...]:
+        """Return what makes floats the u8 that a linear reads."""
+        told = (self._tensors.get(f"{name}.{part}") for part in ("step", "zero", "inverse"))
+        return tuple(b"" if part is None else part.tobytes() for part in told)
 
     def _norm(self, layout: EncoderLayout, name: str) -> _Norm:
         return _Norm(

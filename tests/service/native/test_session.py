@@ -236,3 +236,15 @@ def test_refusals_reach_whoever_opens(bundle: Bundle) -> None:
         verify_bundle(bundle, lambda file: NativeSession(None, file))
 
     assert isinstance(told.value.__cause__, EngineError)
+
+
+def test_products_side_by_side_read_the_same(bundle: Bundle) -> None:
+    """Query, key and value are one product, so a layout in which they read other u8 is refused, not computed wrongly."""
+    layout = bundle.manifest.graph().layout
+    assert layout is not None
+    places = dict(layout.tensors)
+    places["layers.0.key.step"] = places["layers.0.contract.step"]
+    other = layout.model_copy(update={"tensors": places})
+
+    with pytest.raises(EngineError, match=r"query, layers.0.key, layers.0.value do not read the same"):
+        NativeSession(other, _file(bundle))
