@@ -34,9 +34,9 @@ from benchmarks.workload import Recorder, make_lists, open_bundle, read_shape, r
 from bundle import Bundle
 from bundle.text import Row, padded_length
 from bundle.verify import Session
-from service.native.session import NativeSession, better_elsewhere
+from service.native.session import NativeSession
 from service.process.cpus import usable_cpus
-from service.scoring.engine import OrtSession
+from service.scoring.engine import OrtSession, is_native
 
 MEASURED, FAILED, BELOW = 0, 1, 2
 LEAST: Final = {"wide": 0.6, "narrow": 0.4}  # of the CLS-only limit, hidden 256 and above, and below
@@ -194,7 +194,7 @@ def open_graphs(bundles: Sequence[str], shapes: Sequence[str], options: argparse
             shape = parse_shape(name)
             model = int8_graph(shape, bundle.manifest.text, rows[0])
             layout = encoder_layout(model)
-            native = engine == "native" or (engine == "auto" and not better_elsewhere(layout))
+            native = is_native(engine, layout)
             opened = NativeSession(layout, model) if native else OrtSession(model, "cpu")
             graphs.append(Graph("random weights", shape, model, bundle, opened, rows))
     return graphs

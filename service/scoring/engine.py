@@ -6,7 +6,7 @@ Invariant: a session runs where the settings say, and only after the bundle's go
 
 import itertools
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Final, Literal
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from bundle import Bundle, PairEncoder
 from bundle.errors import SessionFailed
+from bundle.layout import EncoderLayout
 from bundle.manifest import Manifest, TensorSpec
 from bundle.text import assemble, padded_length
 from bundle.verify import Session, read_golden, verify_bundle
@@ -78,6 +79,11 @@ def pick_precision(setting: str, device: Device, manifest: Manifest) -> str:
     return next((name for name in wanted if name in offered), manifest.default_precision)
 
 
+def is_native(engine: Engine, layout: EncoderLayout | None) -> bool:
+    """Say whether a setting means the native engine for a graph; `native` does so even where it cannot be opened."""
+    return engine == "native" or (engine == "auto" and not better_elsewhere(layout))
+
+
 def open_sessions(
     bundle: Bundle,
     *,
@@ -96,14 +102,12 @@ def open_sessions(
     if precision is not None and precision not in offered:
         raise EngineError(f"the bundle has no {precision} graph, it has {', '.join(offered)}")
     layout = manifest.graph(precision).layout
-    native = engine == "native" or (engine == "auto" and not better_elsewhere(layout))
     opener = partial(OrtSession, device=device)
-    first: OrtSession | NativeSession
+    opens: Callable[[bytes], OrtSession | NativeSession] = opener
+    if is_native(engine, layout):
+        opens = partial(NativeSession, layout)
     try:
-        if native:
-            first = verify_bundle(bundle, partial(NativeSession, layout), precision)
-        else:
-            first = verify_bundle(bundle, opener, precision)
+        first = verify_bundle(bundle, opens, precision)
     except SessionFailed as error:
         if isinstance(error.__cause__, EngineError):
             raise error.__cause__ from None
