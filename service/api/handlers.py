@@ -236,7 +236,7 @@ class Api:
 
     async def _rank(self, ask: Ask, version: Version, terms: Terms, request: Request) -> Ranking:
         work = self._ranker.rank(version.model, ask.groups, terms, measured=ask.measured)
-        ranking = await unless_gone(asyncio.ensure_future(work), request.receive)
+        ranking = await unless_gone(work, request.receive)
         unscored = ranking.unscored
         if terms.on_failure == "error" and unscored.failed:
             late = unscored.deadline == unscored.failed

@@ -7,7 +7,7 @@ The time to receive a request is kept by `service.edge.protocol`.
 
 import asyncio
 import re
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 from typing import Final, TypeVar
 
 from starlette.types import Receive
@@ -50,22 +50,31 @@ async def read_body(
             return bytes(body)
 
 
-async def unless_gone(future: asyncio.Future[Result], receive: Receive) -> Result:
-    """Wait for a result; ClientGone, and the future cancelled, if the client hangs up first.
+async def unless_gone(work: Awaitable[Result], receive: Receive) -> Result:
+    """Wait for a result; ClientGone, and the work cancelled, if the client hangs up first.
 
     `receive` has to be the server's own: a middleware in between may hide that the client has gone.
     """
+    task = asyncio.current_task()
+    assert task is not None, "nobody to interrupt"
+    is_waiting = True
+
+    def interrupt(gone: asyncio.Task[None]) -> None:
+        if is_waiting and not gone.cancelled():
+            task.cancel()
+
     gone = asyncio.ensure_future(_wait_until_gone(receive))
-    gone.add_done_callback(lambda _: future.cancel())
+    gone.add_done_callback(interrupt)
     try:
-        return await future
+        return await work
     except asyncio.CancelledError:
         if gone.done() and not gone.cancelled():
+            task.uncancel()
             raise ClientGone from None
         raise
     finally:
+        is_waiting = False
         gone.cancel()
-        future.cancel()
 
 
 async def _wait_until_gone(receive: Receive) -> None:
