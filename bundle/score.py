@@ -38,7 +38,7 @@ def class_probabilities(logits: ArrayLike, calibration: Calibration) -> NDArray[
     thresholds = np.asarray(calibration.thresholds)
     with np.errstate(over="ignore"):  # a huge logit saturates, as it should
         margins = calibration.slope * values[:, None] - thresholds
-    above, below = _sigmoid(margins), _sigmoid(-margins)
+    above, below = _sigmoids(margins)
     gaps = -np.expm1(-np.diff(thresholds))
     return np.hstack([below[:, :1], above[:, :-1] * below[:, 1:] * gaps, above[:, -1:]])
 
@@ -61,6 +61,10 @@ def label_names(probabilities: NDArray[np.float64], labels: Sequence[Label]) -> 
     return [labels[index].name for index in probabilities.argmax(axis=1).tolist()]
 
 
-def _sigmoid(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def _sigmoids(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the sigmoids of values and of the same with the other sign."""
     decay = np.exp(-np.abs(values))
-    return np.where(values >= 0, 1.0, decay) / (1.0 + decay)
+    larger = 1.0 / (1.0 + decay)
+    smaller = decay / (1.0 + decay)
+    is_positive = values >= 0
+    return np.where(is_positive, larger, smaller), np.where(is_positive, smaller, larger)

@@ -7,6 +7,7 @@ Invariant: any bytes give a request that can be scored, or Refused with a closed
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from operator import attrgetter
 from typing import Annotated, Final, TypeVar
 
@@ -163,6 +164,7 @@ class Query:
 
 
 _texts: Final = attrgetter(*TEXT_FIELDS)
+_to_product: Final = partial(tuple.__new__, Product)  # what `Product._make` does, at half of its time
 _NO_TEXTS: Final = (None,) * len(TEXT_FIELDS)
 _DECODER: Final = msgspec.json.Decoder(RerankRequest)
 _PATH: Final = re.compile(r" - at `\$((?:\.[a-z_][a-z_0-9]*|\[\d+\])+)`$")
@@ -261,13 +263,10 @@ def to_product(document: Document, max_chars: int) -> Product | None:
     texts = _texts(document)
     if texts == _NO_TEXTS:
         return None
-    product = Product._make([text if type(text) is str else _joined(text) for text in texts])
+    product = _to_product(
+        [text if type(text) is str else "" if text is None else "\n".join(text) for text in texts]
+    )
     if max(map(len, product)) > max_chars:
         name = next(name for name, text in product._asdict().items() if len(text) > max_chars)
         raise Refused(Reason.TEXT_TOO_LONG, (name,))
     return product
-
-
-def _joined(text: str | list[str] | None) -> str:
-    """Return what stands for an absent text, or for one in lines."""
-    return text if isinstance(text, str) else "\n".join(text or ())

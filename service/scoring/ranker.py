@@ -6,7 +6,7 @@ Invariant: every product has one place, and a pair scores the same whoever had i
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Final, cast
 
 import numpy as np
 
@@ -56,6 +56,10 @@ class Ranker:
 
         A ranking that is to be `measured` asks no cache, since it wants to know how the engine comes to its scores.
         """
+        if self._cache is None and not any(
+            isinstance(asked, Reference) for _, products in groups for asked in products
+        ):
+            return await self._scorer.rank(model, cast("Groups", groups), terms, measured=measured)
         known = await self._resolve(model, groups, as_texts=measured)
         places = [place for place, item in enumerate(known) if item is not None]
         if self._cache is None or measured:

@@ -5,9 +5,10 @@ Invariant: every product has exactly one place and a score above 0; scored ones 
 printed, then the others in the order of the request, with scores below any that is computed and still falling.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from enum import IntEnum
+from operator import attrgetter
 from typing import Final
 
 import numpy as np
@@ -59,12 +60,12 @@ class Unscored:
     @property
     def total(self) -> int:
         """All of them."""
-        return sum(self.by_cause.values())
+        return sum(_counts(self))
 
     @property
     def by_cause(self) -> Mapping[str, int]:
         """Count of each cause."""
-        return {cause.name: getattr(self, cause.name) for cause in fields(self)}
+        return dict(zip(_CAUSES, _counts(self), strict=True))
 
     @property
     def failed(self) -> int:
@@ -77,6 +78,8 @@ class Unscored:
         return next((cause for cause, count in self.by_cause.items() if count), None)
 
 
+_CAUSES: Final = tuple(cause.name for cause in fields(Unscored))
+_counts: Final = attrgetter(*_CAUSES)
 ALL_SCORED: Final = Unscored()
 
 
@@ -90,22 +93,26 @@ def rank_places(
     """
     causes = np.where((causes == Cause.SCORED) & ~np.isfinite(logits), np.int8(Cause.NONFINITE), causes)
     scored = causes == Cause.SCORED
-    probabilities = class_probabilities(logits[scored], manifest.calibration)
-    scores = relevance(probabilities, manifest.labels).round(DECIMALS).clip(min=LEAST)
-    order = np.argsort(-scores, kind="stable")
-    indices = np.flatnonzero(scored)[order].tolist()
-    best_first = map(
-        Place, indices, scores[order].tolist(), label_names(probabilities[order], manifest.labels)
-    )
-    rest = np.flatnonzero(~scored).tolist()
+    counts = np.bincount(causes, minlength=len(Cause)).tolist()
+    best_first = _best_first(logits, scored, manifest) if counts[Cause.SCORED] else ()
+    rest = np.flatnonzero(~scored).tolist() if counts[Cause.SCORED] < len(causes) else ()
     last = [
         Place(index, LEAST * (len(rest) - number) / (len(rest) + 1), None)
         for number, index in enumerate(rest)
     ]
-    counts = np.bincount(causes, minlength=len(Cause)).tolist()
     return (*best_first, *last), Unscored(*counts[1:])
 
 
-def decimal(value: float) -> bytes:
+def _best_first(
+    logits: NDArray[np.float32], scored: NDArray[np.bool_], manifest: Manifest
+) -> Iterable[Place]:
+    probabilities = class_probabilities(logits[scored], manifest.calibration)
+    scores = relevance(probabilities, manifest.labels).round(DECIMALS).clip(min=LEAST)
+    order = np.argsort(-scores, kind="stable")
+    indices = np.flatnonzero(scored)[order].tolist()
+    return map(Place, indices, scores[order].tolist(), label_names(probabilities[order], manifest.labels))
+
+
+def decimal(value: float) -> str:
     """Write a score or logit as JSON with a dot and without an exponent, so that those below the least differ."""
-    return f"{value:.{_FALLING_DECIMALS if 0.0 < value < LEAST else DECIMALS}f}".encode()
+    return f"{value:.{_FALLING_DECIMALS if 0.0 < value < LEAST else DECIMALS}f}"

@@ -110,9 +110,10 @@ class Scorer:
             predicted_s = pool.finish_s(terms.level, terms.tenant, cost_s)
             return predicted_s if is_first else slip.expected_s(predicted_s, spreads)
 
-        admitted = documents_that_fit(costs_s, finish_s, available_s)
-        if not is_first and admitted < len(costs_s) and math.fsum(costs_s[:admitted]) < LEAST_PART_S:
-            admitted = 0
+        least_s = 0.0 if is_first else min(LEAST_PART_S, math.fsum(costs_s))
+        admitted = (
+            0 if finish_s(least_s) > available_s else documents_that_fit(costs_s, finish_s, available_s)
+        )
         return admitted, pool.finish_s(terms.level, terms.tenant, math.fsum(costs_s[:admitted]))
 
     def offload(self, function: Callable[[], Result]) -> asyncio.Future[Result]:
@@ -130,12 +131,12 @@ def _predicted_tokens(model: ServedModel, groups: Groups) -> list[int]:
         for query, products in groups
         for tokens in predict_tokens(
             len(query),
-            (
+            [
                 encoder.packed_tokens(product.payload) * CHARS_PER_TOKEN
                 if isinstance(product, Packed)
                 else text_chars(product)
                 for product in products
-            ),
+            ],
             model.longest,
         )
     ]
@@ -144,7 +145,8 @@ def _predicted_tokens(model: ServedModel, groups: Groups) -> list[int]:
 def _costs(model: ServedModel, tokens: Sequence[int]) -> list[float]:
     """Predict what each pair costs, in seconds of one worker; the fixed cost of the runs is spread over all."""
     runs_s = model.costs.seconds(0, 0, min(EXPECTED_RUNS, len(tokens))) / max(1, len(tokens))
-    return [model.costs.seconds(count, 1, 0) + runs_s for count in tokens]
+    per_token, per_row = model.costs.seconds(1, 0, 0), model.costs.seconds(0, 1, 0) + runs_s
+    return [per_token * count + per_row for count in tokens]
 
 
 class _Offloaded(Generic[Result]):
