@@ -5,7 +5,7 @@ Invariant: a row depends on its query and product alone, and any two strings giv
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -151,12 +151,10 @@ class PairEncoder:
         suffix = pack_ids(template.suffix)
         query_tokens = len(head) // TOKEN_BYTES
         room = contract.max_length * TOKEN_BYTES - len(head) - len(suffix)
-        rows = []
-        for product in products:
-            body, cut = self._body(product, tokens)
-            cut = query_cut or cut or len(body) > room
-            rows.append(Row(head + body[:room] + suffix, query_tokens, cut))
-        return rows
+        return [
+            Row(head + body[:room] + suffix, query_tokens, query_cut or cut or len(body) > room)
+            for body, cut in self._bodies(products, tokens, room // TOKEN_BYTES)
+        ]
 
     def measure(self, query: str, products: Sequence[Product]) -> tuple[TextUse, list[ProductUse]]:
         """Return how much of the query, and of each field of each product, is in the rows of `encode`."""
@@ -213,6 +211,15 @@ class PairEncoder:
             _read(product[place], max_chars, max_tokens, tokens)
             for place, max_chars, max_tokens in self._limits
         ]
+
+    def _bodies(
+        self,
+        products: Sequence[Product | Packed],
+        tokens: TokensOf,
+        room: int,  # noqa: ARG002  for those who need not read on beyond it
+    ) -> Iterable[FieldIds]:
+        """Return the ids of all fields of each product, and whether text of any was cut off; `room` ids are read."""
+        return (self._body(product, tokens) for product in products)
 
     def _body(self, product: Product | Packed, tokens: TokensOf) -> FieldIds:
         """Return the ids of all fields of a product, and whether text of any was cut off."""

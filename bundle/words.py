@@ -35,6 +35,11 @@ class TextTokens:
         self._tokenizer = tokenizer
         self._words = _Words(tokenizer) if reads_words_alone(tokenizer) else None
 
+    @property
+    def reads_words_alone(self) -> bool:
+        """Whether a text's ids are those of its words, one after the other."""
+        return self._words is not None
+
     def of(self, texts: Iterable[str]) -> TokensOf:
         """Return what gives the ids of each of the texts."""
         if self._words is not None:

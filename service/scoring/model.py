@@ -15,6 +15,7 @@ from bundle import Bundle, PairEncoder
 from bundle.text import Row, assemble, padded_length
 from bundle.verify import Session
 from service.native.session import NativeSession
+from service.native.words import NativePairEncoder
 from service.scoring.cost import CostModel
 from service.scoring.shapes import ShapeSet
 
@@ -41,10 +42,12 @@ class ServedModel:
 
     def __post_init__(self) -> None:
         manifest = self.bundle.manifest
-        encoder = PairEncoder(self.bundle.files[manifest.tokenizer], manifest.text)
-        object.__setattr__(self, "encoder", encoder)
         is_native = bool(self.sessions) and isinstance(self.sessions[0], NativeSession)
         object.__setattr__(self, "is_native", is_native)
+        encoder = (NativePairEncoder if is_native else PairEncoder)(
+            self.bundle.files[manifest.tokenizer], manifest.text
+        )
+        object.__setattr__(self, "encoder", encoder)
         object.__setattr__(self, "_lengths", tuple(map(self._length, range(self.longest + 1))))
 
     @property

@@ -1,0 +1,155 @@
+"""Rows read by the table of words are those of `PairEncoder`, whatever the texts."""
+
+import gzip
+import json
+import random
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from bundle import PairEncoder, Product, read_bundle
+from bundle.manifest import FieldSpec, TextContract
+from bundle.text import Packed
+from service.native import words
+from service.native.session import why_not
+from service.native.words import NativePairEncoder
+from tests.bundle.test_words import PRODUCTS, TEXTS
+from tests.service.support import ROOT
+
+BUNDLE = read_bundle(ROOT / "models", "default")
+TOKENIZER = BUNDLE.files[BUNDLE.manifest.tokenizer]
+LAYOUT = BUNDLE.manifest.graph().layout
+
+pytestmark = pytest.mark.skipif(
+    bool(why_not(LAYOUT)), reason=f"the native engine does not run here: {why_not(LAYOUT)}"
+)
+
+
+def _contract(*limits: tuple[str, int, int], length: int = 48) -> TextContract:
+    """The bundle's contract with other limits: name, characters and tokens of each field."""
+    fields = tuple(FieldSpec(name=name, max_chars=chars, max_tokens=tokens) for name, chars, tokens in limits)
+    changed = {"fields": fields, "max_length": length, "query_max_tokens": 4, "query_max_chars": 64}
+    return BUNDLE.manifest.text.model_copy(update=changed)
+
+
+WIDE = _contract(("title", 200, 40), ("brand", 20, 3), ("bullets", 100, 12), ("text", 300, 60))
+NARROW = _contract(("title", 7, 2), ("text", 30, 5), length=12)
+SINGLE = _contract(("title", 200, 40))
+ENCODERS = [
+    (encoder(TOKENIZER, contract))
+    for contract in (WIDE, NARROW, SINGLE)
+    for encoder in (PairEncoder, NativePairEncoder)
+] if not why_not(LAYOUT) else []  # fmt: skip
+PAIRS = list(zip(ENCODERS[::2], ENCODERS[1::2], strict=True))
+FIELDS = st.builds(Product, title=TEXTS, brand=TEXTS, bullets=TEXTS, text=TEXTS)
+LONG = Product("sofa " * 500, "a" * 64 + " " + "b" * 65, "", "", "é" * 32 + " " + "é" * 33, "", "x\n\n y  z")
+ODD = Product("漢字 " * 40, "", "", "", "half \ud83d a pair", "", "a\0b")
+
+
+def _assert_same(products: Sequence[Product | Packed], query: str = "red sofa") -> None:
+    for plain, native in PAIRS:
+        expected = plain.encode(query, products)
+        assert native.encode(query, products) == expected
+        assert native.encode(query, products) == expected  # by now all words are known that can be
+
+
+@settings(max_examples=600, deadline=None)
+@given(st.lists(FIELDS, max_size=5))
+@example([LONG])
+@example([ODD])
+@example([LONG, ODD, Product(), Product(text="!" * 60)])
+def test_rows_are_those_of_the_plain_encoder(products: list[Product]) -> None:
+    """Any texts, odd Unicode included, give the same rows at first sight and when all words are known."""
+    _assert_same(products)
+
+
+@pytest.mark.parametrize("tokens", range(1, 8))
+def test_every_end_of_a_field_and_of_a_row(tokens: int) -> None:
+    """A text that is as long as its limit, and one token to either side of it, is cut where the plain encoder cuts."""
+    for length in range(8, 20):
+        contract = _contract(("title", 30, tokens), ("text", 12, 4), length=length)
+        plain, native = PairEncoder(TOKENIZER, contract), NativePairEncoder(TOKENIZER, contract)
+        products = [
+            Product(title="sofa " * title, text="chairs " * text) for title in range(9) for text in range(4)
+        ]
+        for _ in range(2):
+            assert native.encode("red", products) == plain.encode("red", products)
+
+
+@pytest.mark.skipif(not PRODUCTS.is_file(), reason="the judged data sets are not beside this checkout")
+def test_real_products_in_three_languages() -> None:
+    """Products in English, Spanish and Japanese have the same rows either way."""
+    contract = BUNDLE.manifest.text
+    plain, native = PairEncoder(TOKENIZER, contract), NativePairEncoder(TOKENIZER, contract)
+    with gzip.open(PRODUCTS, "rt", encoding="utf-8") as lines:
+        read = [json.loads(line) for line in lines]
+    texts = [
+        {name: text for name, text in product.items() if name in Product._fields and isinstance(text, str)}
+        for product in random.Random(3).sample(read, min(len(read), 6_000))  # noqa: S311  texts, not secrets
+    ]
+    products = [Product(**fields) for fields in texts]
+    for start in range(0, len(products), 200):
+        chosen = products[start : start + 200]
+        assert native.encode("zapatos rojos", chosen) == plain.encode("zapatos rojos", chosen)
+
+
+def test_packed_products_stand_where_they_stood() -> None:
+    """Packed products, overridden or not, keep their places among plain ones."""
+    plain = PairEncoder(TOKENIZER, WIDE)
+    native = NativePairEncoder(TOKENIZER, WIDE)
+    payload = plain.pack([Product(title="garden table", brand="acme")])[0]
+    products = [
+        Packed(payload),
+        Product(title="oak chair"),
+        Packed(payload, Product(brand="other")),
+        Product(text="lamp"),
+    ]
+    for chosen in (products, products[::-1], [products[0]], [products[2]]):
+        assert native.encode("table", chosen) == plain.encode("table", chosen)
+
+
+def test_a_full_table_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More words than there is room for are read as well, again and again."""
+    monkeypatch.setattr(words, "MOST_WORDS", 4)
+    plain, native = PairEncoder(TOKENIZER, WIDE), NativePairEncoder(TOKENIZER, WIDE)
+    products = [Product(title=f"word{number} and {number} more") for number in range(70)]
+    for _ in range(3):
+        assert native.encode("x", products) == plain.encode("x", products)
+
+
+def test_more_unknown_words_than_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Words that find no room among the unknown ones are learnt at a later time."""
+    monkeypatch.setattr(words, "_MOST_UNKNOWN", 3)
+    plain, native = PairEncoder(TOKENIZER, WIDE), NativePairEncoder(TOKENIZER, WIDE)
+    products = [Product(title=f"w{number} x{number} y{number}") for number in range(10)]
+    for _ in range(12):
+        assert native.encode("x", products) == plain.encode("x", products)
+
+
+def test_known_words_are_not_asked_of_the_tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was read once is read from the table: the plain way is not taken."""
+    native = NativePairEncoder(TOKENIZER, WIDE)
+    products = [Product(title="oak chair", text="solid oak"), Product(title="oak table")]
+    rows = native.encode("oak", products)
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("read by the plain encoder")
+
+    monkeypatch.setattr(PairEncoder, "_body", refuse)
+    assert native.encode("oak", products) == rows
+
+
+def test_threads_share_a_table() -> None:
+    """Rows are the same when several threads read and learn at once."""
+    plain, native = PairEncoder(TOKENIZER, WIDE), NativePairEncoder(TOKENIZER, WIDE)
+    draws = random.Random(7)  # noqa: S311  texts, not secrets
+    lists = [
+        [Product(title=" ".join(f"w{draws.randrange(3_000)}" for _ in range(12))) for _ in range(60)]
+        for _ in range(40)
+    ]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda products: native.encode("w1", products), lists * 2))
+    assert found == [plain.encode("w1", products) for products in lists * 2]
