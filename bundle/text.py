@@ -213,28 +213,40 @@ class PairEncoder:
         ]
 
     def _bodies(
+        self, products: Sequence[Product | Packed], tokens: TokensOf, room: int
+    ) -> Iterator[FieldIds]:
+        """Yield the ids of all fields of each product, and whether text of any was cut off."""
+        given = iter(
+            self._given([product for product in products if isinstance(product, Product)], tokens, room)
+        )
+        for product in products:
+            if isinstance(product, Product):
+                yield next(given)
+            elif product.overrides is None:
+                yield self._layout.read(product.payload)
+            else:
+                yield _joined(self._overridden(product.payload, product.overrides, tokens))
+
+    def _given(
         self,
-        products: Sequence[Product | Packed],
+        products: Sequence[Product],
         tokens: TokensOf,
         room: int,  # noqa: ARG002  for those who need not read on beyond it
     ) -> Iterable[FieldIds]:
         """Return the ids of all fields of each product, and whether text of any was cut off; `room` ids are read."""
-        return (self._body(product, tokens) for product in products)
+        return (_joined(self._fields(product, tokens)) for product in products)
 
-    def _body(self, product: Product | Packed, tokens: TokensOf) -> FieldIds:
-        """Return the ids of all fields of a product, and whether text of any was cut off."""
-        if isinstance(product, Product):
-            fields = self._fields(product, tokens)
-        elif product.overrides is None:
-            return self._layout.read(product.payload)
-        else:
-            own = self._fields(product.overrides, tokens)
-            stored = self._layout.read_fields(product.payload)
-            fields = [
-                mine if product.overrides[place] else kept
-                for (place, _, _), mine, kept in zip(self._limits, own, stored, strict=True)
-            ]
-        return b"".join([ids for ids, _ in fields]), True in [was_cut for _, was_cut in fields]
+    def _overridden(self, payload: bytes, overrides: Product, tokens: TokensOf) -> list[FieldIds]:
+        """Return every field of a packed product, those given anew in place of its own."""
+        return [
+            mine if overrides[place] else kept
+            for (place, _, _), mine, kept in zip(
+                self._limits,
+                self._fields(overrides, tokens),
+                self._layout.read_fields(payload),
+                strict=True,
+            )
+        ]
 
 
 def padded_length(tokens: int, max_length: int) -> int:
@@ -276,6 +288,11 @@ def _clip(text: str, max_chars: int) -> str:
     """Return at most `max_chars` characters, lone surrogates replaced."""
     clipped = text[:max_chars]
     return clipped if clipped.isascii() else _SURROGATE.sub("\ufffd", clipped)
+
+
+def _joined(fields: Sequence[FieldIds]) -> FieldIds:
+    """Return the ids of all fields as those of one."""
+    return b"".join([ids for ids, _ in fields]), True in [was_cut for _, was_cut in fields]
 
 
 def _read(text: str, max_chars: int, max_tokens: int, tokens: TokensOf) -> FieldIds:

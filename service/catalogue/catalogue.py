@@ -17,6 +17,7 @@ import lmdb
 
 from bundle import Product
 from bundle.text import Packed
+from service.catalogue.recent import Recent
 from service.catalogue.record import (
     DIGEST_BYTES,
     FORMAT,
@@ -52,11 +53,12 @@ class PutCounts:
 
 
 class Catalogue:
-    """The products of a shop in one directory; safe between threads and processes. Every call blocks."""
+    """The products of a shop in one directory; safe between threads and processes. Every call but `recall` blocks."""
 
     def __init__(self, path: Path, max_bytes: int, *, wait_s: float = WRITE_WAIT_S) -> None:
         """Open or create it; CatalogueError if the directory holds something else or cannot be used."""
         self._store = Store(path, max_bytes, FORMAT, wait_s=wait_s)
+        self._recent = Recent()
 
     def put(self, products: Iterable[StoredProduct], packers: Sequence[Packer]) -> PutCounts:
         """Store products, all or none, each with a payload of every packer; the last of an id counts.
@@ -108,7 +110,13 @@ class Catalogue:
                 else:
                     record = transaction.get(key, db=self._store.products)
                     found.append(None if record is None else Found(*read_record(record)))
+            state: int = transaction.id()
+        self._recent.keep(state, text_key, ids, found)
         return found
+
+    def recall(self, ids: Sequence[str | int], text_key: str) -> list[Found | None] | None:
+        """Return what `lookup` would return, None if that is not in memory; the one call that does not block."""
+        return self._recent.get(self._store.state, text_key, ids)
 
     def count(self) -> int:
         """Return the number of products."""

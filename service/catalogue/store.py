@@ -73,6 +73,13 @@ class Store:
         with _refusals(), self._environment.begin() as transaction:
             yield transaction
 
+    @property
+    def state(self) -> int:
+        """A number that every write raises, whichever process wrote: the id of a transaction begun now."""
+        with _refusals():
+            number: int = self._environment.info()["last_txnid"]
+        return number
+
     @contextmanager
     def write(self) -> Iterator["lmdb.Transaction[bytes]"]:
         """Give a transaction that is on disk when the block ends, and undone if it raises.

@@ -50,6 +50,20 @@ class JsonResponse(Response):
 
     media_type = "application/json"
 
+    def __init__(
+        self, content: bytes, status_code: int = 200, headers: Mapping[str, str] | None = None
+    ) -> None:
+        """Write the three headers that there are at most, without asking for any others."""
+        self.status_code, self.body, self.background = status_code, content, None
+        self.raw_headers = [
+            (b"content-length", b"%d" % len(content)),
+            (b"content-type", b"application/json"),
+            *(
+                (name.lower().encode("latin-1"), value.encode("latin-1"))
+                for name, value in (headers or {}).items()
+            ),
+        ]
+
 
 def error_response(
     reason: Reason,

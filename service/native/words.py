@@ -6,24 +6,23 @@ Invariant: rows are those of `PairEncoder`, whatever the texts; what the table d
 
 import ctypes
 import os
+import threading
 from collections.abc import Iterable, Sequence
 from functools import cache
 from itertools import chain
 from operator import itemgetter
 from typing import Final
 
-import numpy as np
-
 from bundle import PairEncoder, Product
 from bundle.manifest import TextContract
 from bundle.packed import FieldIds
-from bundle.text import Packed
 from bundle.words import TOKEN_BYTES, TokensOf
 from service.native.build import library_path
 
 MOST_WORDS: Final = 65_536  # 8 MB; all are forgotten when it is full
+_FEW: Final = 8  # products; asking the table costs more than so few take
 _AT_ONCE: Final = 64  # products; the interpreter is held meanwhile
-_MOST_UNKNOWN: Final = 4_096  # words of one call
+_MOST_UNKNOWN: Final = 1_024  # words of one call
 _READ, _UNKNOWN = 0, 1  # states of words.c
 
 
@@ -55,32 +54,28 @@ class NativePairEncoder(PairEncoder):
         self._table = _Table() if self._tokens.reads_words_alone else None
         places = [place for place, _, _ in self._limits]
         self._read_fields = itemgetter(*places) if len(places) > 1 else lambda product: (product[places[0]],)
-        self._field_limits = np.array([limit for _, *limit in self._limits], np.int32)
+        limits = [limit for _, *both in self._limits for limit in both]
+        self._field_limits = (ctypes.c_int32 * len(limits))(*limits)
 
-    def _bodies(
-        self, products: Sequence[Product | Packed], tokens: TokensOf, room: int
-    ) -> Iterable[FieldIds]:
-        if self._table is None or room < 1:
-            return super()._bodies(products, tokens, room)
-        bodies: list[FieldIds] = []
-        for start in range(0, len(products), _AT_ONCE):
-            bodies += self._of_some(self._table, products[start : start + _AT_ONCE], tokens, room)
-        return bodies
+    def _given(self, products: Sequence[Product], tokens: TokensOf, room: int) -> Iterable[FieldIds]:
+        if self._table is None or room < 1 or len(products) < _FEW:
+            return super()._given(products, tokens, room)
+        return chain.from_iterable(
+            self._of_some(self._table, products[start : start + _AT_ONCE], tokens, room)
+            for start in range(0, len(products), _AT_ONCE)
+        )
 
     def _of_some(
-        self, table: "_Table", products: Sequence[Product | Packed], tokens: TokensOf, room: int
+        self, table: "_Table", products: Sequence[Product], tokens: TokensOf, room: int
     ) -> Iterable[FieldIds]:
-        """Return the ids of at most so many products; of plain ones the table is asked."""
-        plain = [product for product in products if isinstance(product, Product)]
-        texts = table.encoded([*chain.from_iterable(map(self._read_fields, plain))]) if plain else None
+        """Return the ids of at most so many products, those in one way that the table cannot read in the other."""
+        texts = table.encoded([*chain.from_iterable(map(self._read_fields, products))])
         if texts is None:
-            return super()._bodies(products, tokens, room)
-        known = iter(table.read(texts, len(plain), self._field_limits, room, tokens))
-        found = [next(known) if isinstance(product, Product) else None for product in products]
-        return [
-            self._body(product, tokens) if body is None else body
-            for product, body in zip(products, found, strict=True)
-        ]
+            return super()._given(products, tokens, room)
+        bodies = table.read(texts, len(products), self._field_limits, room, tokens)
+        unread = [product for product, body in zip(products, bodies, strict=True) if body is None]
+        others = iter(super()._given(unread, tokens, room))
+        return [next(others) if body is None else body for body in bodies]
 
 
 class _Table:
@@ -88,6 +83,7 @@ class _Table:
 
     def __init__(self) -> None:
         self._library = _library()
+        self._of_thread = threading.local()
         seed = int.from_bytes(os.urandom(8), "little")
         self._close = self._library.shelfrank_words_close
         self._address = self._library.shelfrank_words_open(MOST_WORDS, seed)
@@ -109,29 +105,44 @@ class _Table:
             return None
 
     def read(
-        self, texts: bytes, products: int, limits: np.ndarray, room: int, tokens: TokensOf
+        self, texts: bytes, products: int, limits: ctypes.Array[ctypes.c_int32], room: int, tokens: TokensOf
     ) -> list[FieldIds | None]:
         """Return at most `room` ids of each product, and whether it has more; None if it has words unknown so far.
 
         Those are looked up by `tokens` and known from here on, but for long ones.
         """
-        ids = np.empty(products * room, np.int32)
-        counts, states = np.empty(products, np.int32), np.empty(products, np.uint8)
-        unknown = np.empty((_MOST_UNKNOWN, 2), np.int32)
-        fields = len(limits)
+        result = self._result(room)
         found = self._library.shelfrank_words_read(
-            *(self._address, texts, products, fields, limits.ctypes.data, room),
-            *(ids.ctypes.data, counts.ctypes.data, states.ctypes.data, unknown.ctypes.data, _MOST_UNKNOWN),
+            *(self._address, texts, products, len(limits) // 2, limits, room),
+            *(result.ids, result.counts, result.states, result.unknown, _MOST_UNKNOWN),
         )
-        for start, size in unknown[:found].tolist():
+        for start, size in zip(*[iter(result.unknown[: 2 * found])] * 2, strict=True):
             word = texts[start : start + size]
             packed = tokens(word.decode())
             self._library.shelfrank_words_keep(self._address, word, size, packed, len(packed) // TOKEN_BYTES)
-        packed = ids.tobytes()
+        counts = result.counts[:products]
+        ids = memoryview(result.ids).cast("B")[: TOKEN_BYTES * sum(counts)].tobytes()
         told: list[FieldIds | None] = []
         start = 0
-        for count, state in zip(counts.tolist(), states.tolist(), strict=True):
+        for count, state in zip(counts, result.states[:products], strict=True):
             end = start + TOKEN_BYTES * count
-            told.append(None if state == _UNKNOWN else (packed[start:end], state != _READ))
+            told.append(None if state == _UNKNOWN else (ids[start:end], state != _READ))
             start = end
         return told
+
+    def _result(self, room: int) -> "_Result":
+        """What this thread has its results written on."""
+        found: _Result | None = getattr(self._of_thread, "result", None)
+        if found is None or len(found.ids) < _AT_ONCE * room:
+            found = self._of_thread.result = _Result(room)
+        return found
+
+
+class _Result:
+    """Memory for what words.c tells; made once for a thread, since making it takes as long as using it."""
+
+    def __init__(self, room: int) -> None:
+        self.ids = (ctypes.c_int32 * (_AT_ONCE * room))()
+        self.counts = (ctypes.c_int32 * _AT_ONCE)()
+        self.states = (ctypes.c_uint8 * _AT_ONCE)()
+        self.unknown = (ctypes.c_int32 * (2 * _MOST_UNKNOWN))()

@@ -4,9 +4,9 @@ Knows the order in which to ask; does not know how anything is stored, computed 
 Invariant: every product has one place, and a pair scores the same whoever had its logit.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Final, cast
+from typing import Final, TypeVar, cast
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from service.scoring.ranking import Cause, rank_places
 from service.scoring.scorer import Scorer
 from service.telemetry.meters import CatalogueMeter
 
+Result = TypeVar("Result")
 LOOP_DIGESTS: Final = 256
 LOOP_DIGEST_CHARS: Final = 65_536
 """Digests made on the event loop, within 0.3 ms, and the characters in them; more are made by a worker."""
@@ -124,19 +125,16 @@ class Ranker:
     async def _resolve(
         self, model: ServedModel, groups: AskedGroups, *, as_texts: bool
     ) -> list[Found | None]:
-        """Return what is known of each product; ids are looked up on a worker, since the disk may be slow."""
+        """Return what is known of each product; ids that were not asked for lately are looked up on a worker, for the disk may be slow."""
         asked = [product for _, products in groups for product in products]
         catalogue = self._catalogue
         references = [product for product in asked if isinstance(product, Reference)]
         found: Mapping[int, Found | None] = {}
         if catalogue is not None and references:
-            looked_up = self._scorer.offload(
-                lambda: _look_up(catalogue, model, references, as_texts=as_texts)
-            )
-            try:
-                found = dict(zip(map(id, references), await looked_up, strict=True))
-            finally:
-                looked_up.cancel()
+            known = None if as_texts else _recall(catalogue, model, references)
+            if known is None:
+                known = await self._offload(lambda: _look_up(catalogue, model, references, as_texts=as_texts))
+            found = dict(zip(map(id, references), known, strict=True))
             if self._meter is not None:
                 hits = sum(each is not None for each in found.values())
                 self._meter.hits.inc(hits)
@@ -154,11 +152,15 @@ class Ranker:
         """Return the digests of products, of many or long ones by a worker."""
         if len(products) <= LOOP_DIGESTS and sum(map(text_chars, products)) <= LOOP_DIGEST_CHARS:
             return list(map(product_digest, products))
-        digests = self._scorer.offload(lambda: list(map(product_digest, products)))
+        return await self._offload(lambda: list(map(product_digest, products)))
+
+    async def _offload(self, function: Callable[[], Result]) -> Result:
+        """Have a worker do something, unless nobody waits for it any more."""
+        result = self._scorer.offload(function)
         try:
-            return await digests
+            return await result
         finally:
-            digests.cancel()
+            result.cancel()
 
 
 def _keys(model: ServedModel, groups: AskedGroups, known: Sequence[Found | None]) -> list[bytes]:
@@ -170,6 +172,15 @@ def _keys(model: ServedModel, groups: AskedGroups, known: Sequence[Found | None]
         keys += pair_keys(model.key, query, digests)
         start += len(asked)
     return keys
+
+
+def _recall(
+    catalogue: Catalogue, model: ServedModel, references: Sequence[Reference]
+) -> Sequence[Found | None] | None:
+    """Find products by their ids alone if all were looked up lately."""
+    if any(reference.product is not None for reference in references):
+        return None
+    return catalogue.recall([reference.id for reference in references], model.encoder.text_key)
 
 
 def _look_up(

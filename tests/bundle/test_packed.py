@@ -53,18 +53,18 @@ def test_rows_from_payloads_are_those_of_the_texts(
         assert encoder.encode(query, mixed) == expected
 
 
-@given(st.tuples(*(_field(spec.max_tokens) for spec in CONTRACT.fields)))
-def test_what_is_unpacked_is_what_was_packed(given_fields: tuple[FieldIds, ...]) -> None:
+@given(st.lists(st.tuples(*(_field(spec.max_tokens) for spec in CONTRACT.fields)), max_size=4))
+def test_what_is_unpacked_is_what_was_packed(given: list[tuple[FieldIds, ...]]) -> None:
     """Each field comes back with its ids and its mark, and all of them in order."""
     layout = PayloadLayout(CONTRACT)
-    payload = layout.pack(given_fields)
+    payloads = [layout.pack(fields) for fields in given]
 
-    assert list(given_fields) == layout.read_fields(payload)
-    assert layout.read(payload) == (
-        b"".join(ids for ids, _ in given_fields),
-        any(cut for _, cut in given_fields),
-    )
-    assert layout.count(payload) == sum(len(unpack_ids(ids)) for ids, _ in given_fields)
+    assert [layout.read_fields(payload) for payload in payloads] == [list(fields) for fields in given]
+    assert [layout.read(payload) for payload in payloads] == [
+        (b"".join(ids for ids, _ in fields), any(cut for _, cut in fields)) for fields in given
+    ]
+    for payload, fields in zip(payloads, given, strict=True):
+        assert layout.count(payload) == sum(len(unpack_ids(ids)) for ids, _ in fields)
 
 
 def test_a_payload_is_compact() -> None:
@@ -90,6 +90,16 @@ def test_bytes_that_are_no_payload_are_refused(payload: bytes) -> None:
     for overrides in (None, Product(title="mug")):
         with pytest.raises(ValueError, match="no payload"):
             ENCODER.encode("mug", [Packed(payload, overrides)])
+
+
+def test_a_payload_that_is_none_is_refused_among_others() -> None:
+    """One product's bytes are not read as another's."""
+    (good,) = ENCODER.pack([Product(title="mug", brand="red")])
+    longer, shorter = good + good[-2:], good[:-2]
+
+    for payloads in ([good, b"\1", good], [longer, shorter], [shorter, longer]):
+        with pytest.raises(ValueError, match="no payload"):
+            ENCODER.encode("mug", [Packed(payload) for payload in payloads])
 
 
 def test_nothing_to_pack() -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from itertools import count
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from bundle import PairEncoder, Product
 from bundle.text import Packed
 from service.cache.pair_keys import product_digest
 from service.catalogue.catalogue import Catalogue, PutCounts
+from service.catalogue.recent import MOST_PRODUCTS, Recent
 from service.catalogue.record import Found, StoredProduct
 from service.errors import Reason, Refused
 from tests.tiny import text_contract, tokenizer_json
@@ -275,3 +277,61 @@ def test_a_closed_catalogue_refuses(catalogue: Catalogue) -> None:
         assert caught.value.reason is Reason.CATALOGUE_FAILED
     with suppress(Refused):
         catalogue.close()
+
+
+def test_what_was_looked_up_lately_is_recalled(catalogue: Catalogue) -> None:
+    """Packed products and unknown ids are told again without the disk, under the text key that they were found by."""
+    catalogue.put([StoredProduct("a", MUG), StoredProduct("b", SHOE)], [ENCODER])
+    assert catalogue.recall(["a"], ENCODER.text_key) is None
+
+    found = catalogue.lookup(["a", "nobody"], ENCODER.text_key)
+
+    assert catalogue.recall(["nobody", "a", "a"], ENCODER.text_key) == [None, found[0], found[0]]
+    assert catalogue.recall(["a", "b"], ENCODER.text_key) is None
+    assert catalogue.recall(["a"], OTHER.text_key) is None
+
+
+def test_products_that_come_with_their_texts_are_not_recalled(catalogue: Catalogue) -> None:
+    """Texts may be long: they are read anew until there is a payload."""
+    catalogue.put([StoredProduct("a", MUG)], [OTHER])
+    catalogue.lookup(["a"], ENCODER.text_key)
+
+    assert catalogue.recall(["a"], ENCODER.text_key) is None
+
+
+def test_nothing_is_recalled_after_a_write_of_another_process(tmp_path: Path) -> None:
+    """Whoever writes, what was found before is looked up again."""
+    ours = Catalogue(tmp_path, MAX_BYTES)
+    ours.put([StoredProduct("a", MUG)], [ENCODER])
+    for change in (_put_elsewhere, _delete_elsewhere):
+        ours.lookup(["a"], ENCODER.text_key)
+        assert ours.recall(["a"], ENCODER.text_key) is not None
+        process = get_context("spawn").Process(target=change, args=(tmp_path,))
+        process.start()
+        process.join(60)
+        assert process.exitcode == 0
+        assert ours.recall(["a"], ENCODER.text_key) is None
+    assert ours.lookup(["a"], ENCODER.text_key) == [None]
+    ours.close()
+
+
+def _put_elsewhere(path: Path) -> None:
+    Catalogue(path, MAX_BYTES).put([StoredProduct("a", SHOE)], [ENCODER])
+
+
+def _delete_elsewhere(path: Path) -> None:
+    assert Catalogue(path, MAX_BYTES).delete(["a"]) == 1
+
+
+def test_a_late_reader_does_not_bring_back_what_was() -> None:
+    """What was found in an earlier state is not kept once a later one is known, and memory stays bounded."""
+    recent, item = Recent(), Found(Packed(b"old"), b"digest")
+    recent.keep(5, "key", ["a"], [None])
+    recent.keep(4, "key", ["a"], [item])
+
+    assert recent.get(5, "key", ["a"]) == [None]
+    assert recent.get(4, "key", ["a"]) is None
+
+    recent.keep(5, "key", range(MOST_PRODUCTS), [item] * MOST_PRODUCTS)
+    assert recent.get(5, "key", ["a"]) is None
+    assert recent.get(5, "key", [0, MOST_PRODUCTS - 1]) == [item, item]

@@ -23,6 +23,13 @@ BUNDLE = read_bundle(ROOT / "models", "default")
 TOKENIZER = BUNDLE.files[BUNDLE.manifest.tokenizer]
 LAYOUT = BUNDLE.manifest.graph().layout
 
+
+@pytest.fixture(autouse=True)
+def _ask_always(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ask the table of lists of any length, so that short ones test it too."""
+    monkeypatch.setattr(words, "_FEW", 1)
+
+
 pytestmark = pytest.mark.skipif(
     bool(why_not(LAYOUT)), reason=f"the native engine does not run here: {why_not(LAYOUT)}"
 )
@@ -138,7 +145,7 @@ def test_known_words_are_not_asked_of_the_tokenizer(monkeypatch: pytest.MonkeyPa
     def refuse(*_: object) -> None:
         raise AssertionError("read by the plain encoder")
 
-    monkeypatch.setattr(PairEncoder, "_body", refuse)
+    monkeypatch.setattr(PairEncoder, "_fields", refuse)
     assert native.encode("oak", products) == rows
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from bundle import Product
 from service.cache.pair_keys import product_digest
+from service.catalogue.catalogue import Catalogue
 from service.edge.http import build_app
 from service.rollout.versions import Version, Versions
 from service.scoring import ranker
@@ -254,3 +255,23 @@ def test_many_digests_leave_the_event_loop_alone(
     assert threads == seen
     assert scores(first) == scores(again)
     assert (0, len(documents)) == (first["usage"]["cached"], again["usage"]["cached"])
+
+
+def test_ids_asked_for_again_wait_for_no_disk(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same ids in another order are told from memory, until a product is written."""
+    ids = [{"id": "shoe"}, {"id": "7"}, {"id": "nobody"}]
+    lookup, asked = Catalogue.lookup, []
+
+    def counted(self: Catalogue, *of: Any) -> Any:
+        asked.append(of)
+        return lookup(self, *of)
+
+    monkeypatch.setattr(Catalogue, "lookup", counted)
+    first = shop.rank(ids)
+    again = shop.rank(ids[::-1])
+    assert scores(again) == {2 - index: score for index, score in scores(first).items()}
+    assert 1 == len(asked)
+
+    shop.put([{**PRODUCTS[0], "title": "tea mug"}])
+    assert scores(shop.rank(ids))[0] != scores(first)[0]
+    assert 2 == len(asked)

@@ -1,0 +1,51 @@
+"""Products that were looked up lately, in memory, so that asking for them again waits for no disk.
+
+Knows what was found and in which state of the catalogue; does not know a database.
+Invariant: what is told here is what the catalogue would tell, in the state that is asked for.
+"""
+
+import threading
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from bundle.text import Packed
+from service.catalogue.record import Found
+
+MOST_PRODUCTS: Final = 16_384  # under one text key, about 8 MB; all are forgotten when there are more
+
+Id = str | int
+
+
+class Recent:
+    """What was found under each text key in the latest state of a catalogue; safe between threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # of those who write
+        self._state = -1
+        self._found: dict[str, dict[Id, Found | None]] = {}
+
+    def get(self, state: int, text_key: str, ids: Iterable[Id]) -> list[Found | None] | None:
+        """Return what was found of each id in that state; None if any was not asked for in it."""
+        known = self._found.get(text_key)
+        if state != self._state or known is None:
+            return None
+        try:
+            return [known[identifier] for identifier in ids]
+        except KeyError:
+            return None
+
+    def keep(self, state: int, text_key: str, ids: Sequence[Id], found: Sequence[Found | None]) -> None:
+        """Remember what was found in a state, and nothing of any earlier one; texts are too large to be kept."""
+        with self._lock:
+            if state < self._state:
+                return
+            if state > self._state:
+                self._found, self._state = {}, state
+            known = self._found.setdefault(text_key, {})
+            if len(known) + len(ids) > MOST_PRODUCTS:
+                known.clear()
+            known.update(
+                (identifier, item)
+                for identifier, item in zip(ids, found, strict=True)
+                if item is None or isinstance(item.product, Packed)
+            )
