@@ -19,6 +19,9 @@ from service.scoring.model import ServedModel
 from service.scoring.scheduler import WORTHWHILE_TOKENS, Entry, Run, Scheduler, Tokenize
 
 _WAKE_S: Final = 1.0  # an idle worker looks around this often, so that no wait is without end
+_SOON_S: Final = 0.001
+"""After so long without work a worker learns what its last run cost: the event loop, which has to answer with that
+run's scores, would wait for the interpreter meanwhile."""
 
 
 class Owner(Protocol):
@@ -74,9 +77,10 @@ class WorkerPool:
     ) -> None:
         self._on_drop = on_drop
         self._on_error = on_error
-        self._changed = threading.Condition()  # guards the five fields below
+        self._changed = threading.Condition()  # guards the six fields below
         self._scheduler = Scheduler[Owner](workers, weights, len(PRIORITIES), fill_tokens)
         self._first: deque[Job | Run[Owner]] = deque()  # jobs, and single rows of a run that failed
+        self._unlearnt: deque[_Delivery] = deque()
         self._closing = False
         self._busy_since: list[float | None] = [None] * workers
         self._threads = [
@@ -176,9 +180,11 @@ class WorkerPool:
                 task: Task | None
                 task = self._first.popleft() if self._first else self._scheduler.next(time.monotonic())
                 if task is not None:
+                    self._learn()
                     self._busy_since[worker] = time.monotonic()
                     return task
-                self._changed.wait(_WAKE_S)
+                if not self._changed.wait(_SOON_S if self._unlearnt else _WAKE_S):
+                    self._learn()
             return None
 
     def _do(self, task: Task, worker: int) -> Task | None:
@@ -198,7 +204,9 @@ class WorkerPool:
             try:
                 task.run()
             finally:
-                self._learn(task)
+                with self._changed:
+                    self._scheduler.done(task.of)
+                    self._unlearnt.append(task)
         elif task.wanted():
             task.run()
         else:
@@ -213,13 +221,12 @@ class WorkerPool:
         logits = model.compute(rows, run.length, worker)
         return _Delivery(run, logits, time.monotonic() - began_s)
 
-    def _learn(self, delivery: "_Delivery") -> None:
-        """Note that a run has ended and what it cost; after it was delivered, as somebody waits for that."""
-        run = delivery.of
-        model = run.model
-        assert isinstance(model, ServedModel), "every entry is of a model"
-        with self._changed:
-            self._scheduler.done(run)
+    def _learn(self) -> None:
+        """Note what runs have cost that were delivered meanwhile."""
+        while self._unlearnt:
+            delivery = self._unlearnt.popleft()
+            model, run = delivery.of.model, delivery.of
+            assert isinstance(model, ServedModel), "every entry is of a model"
             model.costs.observe(run.length * run.rows, run.rows, delivery.took_s)
 
     def _fail(self, task: Task, error: Exception) -> None:
