@@ -8,7 +8,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from operator import attrgetter
 from typing import Annotated, Final, TypeVar
 
 import msgspec
@@ -45,11 +44,16 @@ class Document(Struct, omit_defaults=True, gc=False):
 
         Being Python, it also lets the event loop have the interpreter in between when a worker parses.
         """
-        if (
-            self.id is self.title is self.brand is self.color is self.category is None
-            and self.bullets is self.description is self.text is None
-        ):
+        if self.id is None and not self.has_texts:
             raise ValueError(_EMPTY)
+
+    @property
+    def has_texts(self) -> bool:
+        """Whether any text field is given, be it empty."""
+        return not (
+            self.title is self.brand is self.color is self.category is None
+            and self.bullets is self.description is self.text is None
+        )
 
 
 class RerankRequest(Struct, forbid_unknown_fields=True):
@@ -163,9 +167,7 @@ class Query:
     wish: Wish = NO_WISH
 
 
-_texts: Final = attrgetter(*TEXT_FIELDS)
 _to_product: Final = partial(tuple.__new__, Product)  # what `Product._make` does, at half of its time
-_NO_TEXTS: Final = (None,) * len(TEXT_FIELDS)
 _DECODER: Final = msgspec.json.Decoder(RerankRequest)
 _PATH: Final = re.compile(r" - at `\$((?:\.[a-z_][a-z_0-9]*|\[\d+\])+)`$")
 _STEP: Final = re.compile(r"[a-z_][a-z_0-9]*|\d+")
@@ -260,11 +262,19 @@ def _asked(document: str | Document, limits: Settings) -> Asked:
 
 def to_product(document: Document, max_chars: int) -> Product | None:
     """Return the texts of a document, None if it has none; Refused if one is too long."""
-    texts = _texts(document)
-    if texts == _NO_TEXTS:
+    if not document.has_texts:
         return None
+    bullets = document.bullets
     product = _to_product(
-        [text if type(text) is str else "" if text is None else "\n".join(text) for text in texts]
+        (
+            document.title or "",
+            document.brand or "",
+            document.color or "",
+            document.category or "",
+            "\n".join(bullets) if isinstance(bullets, list) else bullets or "",
+            document.description or "",
+            document.text or "",
+        )
     )
     if max(map(len, product)) > max_chars:
         name = next(name for name, text in product._asdict().items() if len(text) > max_chars)
