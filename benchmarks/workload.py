@@ -24,6 +24,7 @@ from benchmarks.target import REPOSITORY
 from bundle import Bundle, PairEncoder, Product, read_bundle
 from bundle.text import Row
 from bundle.verify import Session
+from service.process.cpus import own_cpus
 from service.scoring.engine import Engine, OrtSession, open_sessions
 from service.scoring.model import ServedModel
 from service.scoring.scheduler import Entry
@@ -80,7 +81,9 @@ def running(bundle: Bundle, session: Session, workers: int) -> Iterator[Callable
     """
     model = ServedModel(bundle, "int8", "cpu", [session] * workers)
     failures: list[Exception] = []
-    pool = WorkerPool(workers, {_TENANT: 1.0}, on_drop=lambda: None, on_error=failures.append)
+    pool = WorkerPool(
+        workers, {_TENANT: 1.0}, on_drop=lambda: None, on_error=failures.append, cpus=own_cpus(workers)
+    )
 
     def seconds(rows: Sequence[Row]) -> float:
         work = _List(rows, model.length_of)

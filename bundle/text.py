@@ -227,13 +227,8 @@ class PairEncoder:
             else:
                 yield _joined(self._overridden(product.payload, product.overrides, tokens))
 
-    def _given(
-        self,
-        products: Sequence[Product],
-        tokens: TokensOf,
-        room: int,  # noqa: ARG002  for those who need not read on beyond it
-    ) -> Iterable[FieldIds]:
-        """Return the ids of all fields of each product, and whether text of any was cut off; `room` ids are read."""
+    def _given(self, products: Sequence[Product], tokens: TokensOf, room: int) -> Iterable[FieldIds]:  # noqa: ARG002
+        """Return the same of products by their texts; who overrides this need not read more than `room` ids of each."""
         return (_joined(self._fields(product, tokens)) for product in products)
 
     def _overridden(self, payload: bytes, overrides: Product, tokens: TokensOf) -> list[FieldIds]:

@@ -14,7 +14,7 @@ from service.cache.memory import ScoreCache
 from service.cache.shared import SharedCache, open_shared_cache
 from service.catalogue.catalogue import Catalogue
 from service.errors import EngineError
-from service.process.cpus import usable_cpus
+from service.process.cpus import own_cpus, usable_cpus
 from service.scoring.admission import Admission
 from service.scoring.cuda import open_gpu_session
 from service.scoring.engine import measure_runs, open_sessions, pick_precision
@@ -107,11 +107,14 @@ def build_scorer(settings: Settings, metrics: Metrics) -> Scorer:
         event("worker_error", logging.ERROR, kind=type(error).__name__)
 
     weights = settings.tenant_weights
+    workers = workers_of(settings)
+    is_on_cpu = settings.device == "cpu"
     pool = WorkerPool(
-        workers_of(settings),
+        workers,
         weights,
         on_drop=metrics.dropped.inc,
         on_error=on_error,
-        fill_tokens=WORTHWHILE_TOKENS if settings.device == "cpu" else settings.gpu_run_tokens,
+        fill_tokens=WORTHWHILE_TOKENS if is_on_cpu else settings.gpu_run_tokens,
+        cpus=own_cpus(workers) if settings.pin and is_on_cpu else (),
     )
     return Scorer(pool, Admission(settings.queue_tokens, weights))

@@ -116,6 +116,11 @@ class Settings(BaseModel):
         "name",
         "What computes on the CPU; auto takes native where it can compute the graph, and native stops the boot where not.",
     )
+    pin: bool = _setting(
+        default=True,
+        unit="switch",
+        sentence="Keep each worker on a CPU of its own, if there is a worker for every CPU that the process may use.",
+    )
     gpu_run_tokens: int = _setting(
         16_384,
         "tokens",

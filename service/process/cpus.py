@@ -22,6 +22,16 @@ def usable_cpus(groups: Path = _GROUPS, membership: Path = _MEMBERSHIP) -> int:
     return max(1, int(min(limits)))
 
 
+def own_cpus(workers: int) -> tuple[int, ...]:
+    """Return a CPU for each of so many workers if they are as many as the affinity mask has, else none.
+
+    Left to itself Linux now and then has two threads that compute for a millisecond take turns on one CPU while another
+    idles. Where the mask has more CPUs than there may be workers, they are others' as well, and nobody takes any.
+    """
+    cpus = sorted(os.sched_getaffinity(0))
+    return tuple(cpus) if len(cpus) == workers else ()
+
+
 def _directories(groups: Path, membership: Path) -> list[Path]:
     """The process's control groups and all groups above them."""
     found = []

@@ -4,6 +4,7 @@ Knows threads, the clock and the scheduler's lock; does not know texts, logits' 
 Invariant: a task that nobody wants is never started, and no task can end a thread.
 """
 
+import os
 import threading
 import time
 from collections import deque
@@ -66,7 +67,7 @@ Task = Tokenize[Owner] | Run[Owner] | Job
 class WorkerPool:
     """One thread for each session of a model; the queue holds what admission let in, so its bound is there."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  what the threads are, and whom they tell
         self,
         workers: int,
         weights: Mapping[str, float],
@@ -74,7 +75,10 @@ class WorkerPool:
         on_drop: Callable[[], None],
         on_error: Callable[[Exception], None],
         fill_tokens: int = WORTHWHILE_TOKENS,
+        cpus: Sequence[int] = (),
     ) -> None:
+        """Make the threads, each for a CPU of its own if `cpus` names one for each."""
+        self._cpus = cpus
         self._on_drop = on_drop
         self._on_error = on_error
         self._changed = threading.Condition()  # guards the six fields below
@@ -155,6 +159,8 @@ class WorkerPool:
             self._changed.notify()
 
     def _loop(self, worker: int) -> None:
+        if self._cpus:
+            os.sched_setaffinity(0, {self._cpus[worker]})  # of this thread
         while self._work(self._next(worker), worker):
             pass  # nothing is held on to while it waits, least of all a model that was replaced meanwhile
 

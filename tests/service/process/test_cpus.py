@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from service.process.cpus import usable_cpus
+from service.process.cpus import own_cpus, usable_cpus
 
 
 @pytest.fixture(autouse=True)
@@ -60,3 +60,9 @@ def test_a_v1_group_without_a_quota_does_not(tmp_path: Path) -> None:
 def test_there_is_always_one(tmp_path: Path) -> None:
     """A quota below one CPU still gives one worker."""
     assert _count(tmp_path, "0::/\n", cpu_dot_max="50000 100000\n") == 1
+
+
+def test_workers_own_cpus_only_if_they_are_as_many() -> None:
+    """Fewer workers than CPUs, or more, have none of their own: the others are somebody else's."""
+    assert own_cpus(16) == tuple(range(16))
+    assert own_cpus(2) == own_cpus(17) == ()

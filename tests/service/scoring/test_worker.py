@@ -1,5 +1,6 @@
 """Tests of service/scoring/worker.py."""
 
+import os
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -145,3 +146,18 @@ def test_two_workers_run_two_jobs_at_once() -> None:
     assert all(work.begun.wait(WAIT_S) for work in works)
     gate.set()
     shop.pool.stop(WAIT_S)
+
+
+def test_a_worker_stays_on_its_cpu() -> None:
+    """A worker that was given a CPU runs there alone, one that was given none runs wherever it may."""
+    allowed = os.sched_getaffinity(0)
+    for cpus, expected in (((max(allowed),), {max(allowed)}), ((), allowed)):
+        pool = WorkerPool(1, {ANYBODY: 1.0}, on_drop=lambda: None, on_error=lambda _: None, cpus=cpus)
+        pool.start()
+        (thread,) = [each for each in threading.enumerate() if each.name == "worker-0"]
+        shop = Shop(pool, [], [])
+        shop.finish()
+        assert thread.native_id is not None
+        assert os.sched_getaffinity(thread.native_id) == expected
+        pool.stop(WAIT_S)
+    assert os.sched_getaffinity(0) == allowed
