@@ -153,8 +153,9 @@ def test_a_worker_stays_on_its_cpu() -> None:
     allowed = os.sched_getaffinity(0)
     for cpus, expected in (((max(allowed),), {max(allowed)}), ((), allowed)):
         pool = WorkerPool(1, {ANYBODY: 1.0}, on_drop=lambda: None, on_error=lambda _: None, cpus=cpus)
+        before = set(threading.enumerate())  # other tests' applications have workers as well
         pool.start()
-        (thread,) = [each for each in threading.enumerate() if each.name == "worker-0"]
+        (thread,) = set(threading.enumerate()) - before
         shop = Shop(pool, [], [])
         shop.finish()
         assert thread.native_id is not None
