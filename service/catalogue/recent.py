@@ -21,13 +21,17 @@ class Recent:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()  # of those who write
-        self._state = -1
-        self._found: dict[str, dict[Id, Found | None]] = {}
+        nothing: dict[str, dict[Id, Found | None]] = {}
+        self._latest = (
+            -1,
+            nothing,
+        )  # together, or a reader could take what was found in one state for another's
 
     def get(self, state: int, text_key: str, ids: Iterable[Id]) -> list[Found | None] | None:
         """Return what was found of each id in that state; None if any was not asked for in it."""
-        known = self._found.get(text_key)
-        if state != self._state or known is None:
+        latest, found = self._latest
+        known = found.get(text_key)
+        if state != latest or known is None:
             return None
         try:
             return [known[identifier] for identifier in ids]
@@ -37,11 +41,11 @@ class Recent:
     def keep(self, state: int, text_key: str, ids: Sequence[Id], found: Sequence[Found | None]) -> None:
         """Remember what was found in a state, and nothing of any earlier one; texts are too large to be kept."""
         with self._lock:
-            if state < self._state:
+            if state < self._latest[0]:
                 return
-            if state > self._state:
-                self._found, self._state = {}, state
-            known = self._found.setdefault(text_key, {})
+            if state > self._latest[0]:
+                self._latest = (state, {})
+            known = self._latest[1].setdefault(text_key, {})
             if len(known) + len(ids) > MOST_PRODUCTS:
                 known.clear()
             known.update(
