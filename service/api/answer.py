@@ -20,13 +20,14 @@ def encode_answer(  # noqa: PLR0913, PLR0917  each is one field of the answer
 ) -> bytes:
     """Return the answer's JSON; times are in seconds."""
     documents = len(ranking.places)
+    places = ranking.places[: query.top_n]
     answer = RerankAnswer(
         id=request_id,
         model=model,
         bundle=bundle,
-        results=[_result(place, query) for place in ranking.places[: query.top_n]]
+        results=[_result(place, query) for place in places]
         if query.return_documents
-        else cast("list[Result]", _bare_results(ranking.places[: query.top_n], query)),
+        else cast("list[Result]", _bare_results(places, query)),
         degraded=ranking.unscored.reason,
         coverage=1.0 - ranking.unscored.total / documents if documents else 1.0,
         usage=Usage(
@@ -63,5 +64,5 @@ def _result(place: Place, query: Query) -> Result:
         id=UNSET if fields.id is None else fields.id,
         relevance_score=Raw(decimal(place.score)),
         label=place.label,
-        document=fields if query.return_documents else UNSET,
+        document=fields,
     )

@@ -48,8 +48,6 @@ def trace_of(request: HTTPConnection) -> Trace:
 class JsonResponse(Response):
     """Bytes that are JSON already."""
 
-    media_type = "application/json"
-
     def __init__(
         self, content: bytes, status_code: int = 200, headers: Mapping[str, str] | None = None
     ) -> None:

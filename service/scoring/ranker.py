@@ -125,7 +125,7 @@ class Ranker:
     async def _resolve(
         self, model: ServedModel, groups: AskedGroups, *, as_texts: bool
     ) -> list[Found | None]:
-        """Return what is known of each product; ids that were not asked for lately are looked up on a worker, for the disk may be slow."""
+        """Return what is known of each product; ids not asked for lately go to a worker, for the disk may be slow."""
         asked = [product for _, products in groups for product in products]
         catalogue = self._catalogue
         references = [product for product in asked if isinstance(product, Reference)]

@@ -8,6 +8,7 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import Final, Generic, TypeVar
 
 from bundle.text import Packed
@@ -110,7 +111,8 @@ class Scorer:
             predicted_s = pool.finish_s(terms.level, terms.tenant, cost_s)
             return predicted_s if is_first else slip.expected_s(predicted_s, spreads)
 
-        least_s = 0.0 if is_first else min(LEAST_PART_S, math.fsum(costs_s))
+        worthwhile = (cost_s for cost_s in accumulate(costs_s) if is_first or cost_s >= LEAST_PART_S)
+        least_s = next(worthwhile, math.fsum(costs_s))
         admitted = (
             0 if finish_s(least_s) > available_s else documents_that_fit(costs_s, finish_s, available_s)
         )

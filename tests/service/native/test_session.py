@@ -15,14 +15,12 @@ from service.errors import EngineError
 from service.native import session as native
 from service.native.session import NativeSession, better_elsewhere, why_not
 from service.scoring.engine import OrtSession
+from tests.service.native.support import LAYOUT, needs_native
 from tests.service.support import ROOT
 
 SHIPPED = sorted(path.parent.name for path in (ROOT / "models").glob("*/manifest.json"))
-LAYOUT = read_bundle(ROOT / "models", "tiny").manifest.graph().layout
 
-pytestmark = pytest.mark.skipif(
-    bool(why_not(LAYOUT)), reason=f"the native engine does not run here: {why_not(LAYOUT)}"
-)
+pytestmark = needs_native
 
 
 @pytest.fixture(params=SHIPPED)

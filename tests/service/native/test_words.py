@@ -14,14 +14,13 @@ from bundle import PairEncoder, Product, read_bundle
 from bundle.manifest import FieldSpec, TextContract
 from bundle.text import Packed
 from service.native import words
-from service.native.session import why_not
 from service.native.words import NativePairEncoder
 from tests.bundle.test_words import PRODUCTS, TEXTS
+from tests.service.native.support import OBSTACLE, needs_native
 from tests.service.support import ROOT
 
 BUNDLE = read_bundle(ROOT / "models", "default")
 TOKENIZER = BUNDLE.files[BUNDLE.manifest.tokenizer]
-LAYOUT = BUNDLE.manifest.graph().layout
 
 
 @pytest.fixture(autouse=True)
@@ -30,9 +29,7 @@ def _ask_always(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(words, "_FEW", 1)
 
 
-pytestmark = pytest.mark.skipif(
-    bool(why_not(LAYOUT)), reason=f"the native engine does not run here: {why_not(LAYOUT)}"
-)
+pytestmark = needs_native
 
 
 def _contract(*limits: tuple[str, int, int], length: int = 48) -> TextContract:
@@ -42,15 +39,15 @@ def _contract(*limits: tuple[str, int, int], length: int = 48) -> TextContract:
     return BUNDLE.manifest.text.model_copy(update=changed)
 
 
+def _pair(contract: TextContract) -> tuple[PairEncoder, NativePairEncoder]:
+    """The plain encoder of a contract and the one that is tested."""
+    return PairEncoder(TOKENIZER, contract), NativePairEncoder(TOKENIZER, contract)
+
+
 WIDE = _contract(("title", 200, 40), ("brand", 20, 3), ("bullets", 100, 12), ("text", 300, 60))
 NARROW = _contract(("title", 7, 2), ("text", 30, 5), length=12)
 SINGLE = _contract(("title", 200, 40))
-ENCODERS = [
-    (encoder(TOKENIZER, contract))
-    for contract in (WIDE, NARROW, SINGLE)
-    for encoder in (PairEncoder, NativePairEncoder)
-] if not why_not(LAYOUT) else []  # fmt: skip
-PAIRS = list(zip(ENCODERS[::2], ENCODERS[1::2], strict=True))
+PAIRS = [] if OBSTACLE else [_pair(contract) for contract in (WIDE, NARROW, SINGLE)]
 FIELDS = st.builds(Product, title=TEXTS, brand=TEXTS, bullets=TEXTS, text=TEXTS)
 LONG = Product("sofa " * 500, "a" * 64 + " " + "b" * 65, "", "", "é" * 32 + " " + "é" * 33, "", "x\n\n y  z")
 ODD = Product("漢字 " * 40, "", "", "", "half \ud83d a pair", "", "a\0b")
@@ -78,7 +75,7 @@ def test_every_end_of_a_field_and_of_a_row(tokens: int) -> None:
     """A text that is as long as its limit, and one token to either side of it, is cut where the plain encoder cuts."""
     for length in range(8, 20):
         contract = _contract(("title", 30, tokens), ("text", 12, 4), length=length)
-        plain, native = PairEncoder(TOKENIZER, contract), NativePairEncoder(TOKENIZER, contract)
+        plain, native = _pair(contract)
         products = [
             Product(title="sofa " * title, text="chairs " * text) for title in range(9) for text in range(4)
         ]
@@ -89,8 +86,7 @@ def test_every_end_of_a_field_and_of_a_row(tokens: int) -> None:
 @pytest.mark.skipif(not PRODUCTS.is_file(), reason="the judged data sets are not beside this checkout")
 def test_real_products_in_three_languages() -> None:
     """Products in English, Spanish and Japanese have the same rows either way."""
-    contract = BUNDLE.manifest.text
-    plain, native = PairEncoder(TOKENIZER, contract), NativePairEncoder(TOKENIZER, contract)
+    plain, native = _pair(BUNDLE.manifest.text)
     with gzip.open(PRODUCTS, "rt", encoding="utf-8") as lines:
         read = [json.loads(line) for line in lines]
     texts = [
@@ -105,8 +101,7 @@ def test_real_products_in_three_languages() -> None:
 
 def test_packed_products_stand_where_they_stood() -> None:
     """Packed products, overridden or not, keep their places among plain ones."""
-    plain = PairEncoder(TOKENIZER, WIDE)
-    native = NativePairEncoder(TOKENIZER, WIDE)
+    plain, native = _pair(WIDE)
     payload = plain.pack([Product(title="garden table", brand="acme")])[0]
     products = [
         Packed(payload),
@@ -118,20 +113,12 @@ def test_packed_products_stand_where_they_stood() -> None:
         assert native.encode("table", chosen) == plain.encode("table", chosen)
 
 
-def test_a_full_table_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    """More words than there is room for are read as well, again and again."""
-    monkeypatch.setattr(words, "MOST_WORDS", 4)
-    plain, native = PairEncoder(TOKENIZER, WIDE), NativePairEncoder(TOKENIZER, WIDE)
-    products = [Product(title=f"word{number} and {number} more") for number in range(70)]
-    for _ in range(3):
-        assert native.encode("x", products) == plain.encode("x", products)
-
-
-def test_more_unknown_words_than_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Words that find no room among the unknown ones are learnt at a later time."""
-    monkeypatch.setattr(words, "_MOST_UNKNOWN", 3)
-    plain, native = PairEncoder(TOKENIZER, WIDE), NativePairEncoder(TOKENIZER, WIDE)
-    products = [Product(title=f"w{number} x{number} y{number}") for number in range(10)]
+@pytest.mark.parametrize(("bound", "most"), [("MOST_WORDS", 4), ("_MOST_UNKNOWN", 3)])
+def test_more_words_than_there_is_room_for(monkeypatch: pytest.MonkeyPatch, bound: str, most: int) -> None:
+    """A full table begins anew, and words that were not told for lack of room are learnt at a later time."""
+    monkeypatch.setattr(words, bound, most)
+    plain, native = _pair(WIDE)
+    products = [Product(title=f"w{number} and {number} x{number}") for number in range(70)]
     for _ in range(12):
         assert native.encode("x", products) == plain.encode("x", products)
 
@@ -151,7 +138,7 @@ def test_known_words_are_not_asked_of_the_tokenizer(monkeypatch: pytest.MonkeyPa
 
 def test_threads_share_a_table() -> None:
     """Rows are the same when several threads read and learn at once."""
-    plain, native = PairEncoder(TOKENIZER, WIDE), NativePairEncoder(TOKENIZER, WIDE)
+    plain, native = _pair(WIDE)
     draws = random.Random(7)  # noqa: S311  texts, not secrets
     lists = [
         [Product(title=" ".join(f"w{draws.randrange(3_000)}" for _ in range(12))) for _ in range(60)]
