@@ -30,7 +30,7 @@ import service  # noqa: F401  first: it keeps the runtime from reporting usage
 from benchmarks.baseline import open_baseline
 from benchmarks.target import describe_commit, describe_machine, describe_versions
 from benchmarks.workload import make_lists, open_bundle, read_shape, running
-from bundle.text import Row, assemble
+from bundle.text import Rows, assemble
 from service.process.cpus import usable_cpus
 
 HOLDS, FAILED, SLOWER = 0, 1, 2
@@ -99,9 +99,9 @@ def last_record(history: Path, *, kind: Mapping[str, object], measured: str) -> 
 
 
 def measure(
-    lists: Sequence[Sequence[Row]],
-    plain: Callable[[Sequence[Row]], object],
-    engine: Callable[[Sequence[Row]], object],
+    lists: Sequence[Rows],
+    plain: Callable[[Rows], object],
+    engine: Callable[[Rows], object],
     rounds: int,
 ) -> tuple[list[float], list[float]]:
     """Let both compute some lists in turns, the one first and then the other; return the seconds of each.
@@ -120,7 +120,7 @@ def measure(
     return times_s
 
 
-def _timed(compute: Callable[[Sequence[Row]], object], rows: Sequence[Row]) -> float:
+def _timed(compute: Callable[[Rows], object], rows: Rows) -> float:
     began_s = time.perf_counter()
     compute(rows)
     return time.perf_counter() - began_s

@@ -32,7 +32,7 @@ from benchmarks.peak import Machine, explore, rate
 from benchmarks.target import describe_commit, describe_machine, describe_versions
 from benchmarks.workload import Recorder, make_lists, open_bundle, read_shape, running
 from bundle import Bundle
-from bundle.text import Row, padded_length
+from bundle.text import Rows, padded_length
 from bundle.verify import Session
 from service.native.session import NativeSession
 from service.process.cpus import usable_cpus
@@ -56,7 +56,7 @@ class Graph:
     model: bytes
     bundle: Bundle
     session: Session
-    lists: Sequence[Sequence[Row]]
+    lists: Sequence[Rows]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,7 @@ def measure(machine: Machine, graphs: Sequence[Graph], rounds: int) -> tuple[Pea
 
 def _line(graph: Graph, threads: int, peaks: Mapping[str, float], times_s: Sequence[float]) -> Line:
     lists = graph.lists
-    lengths = [[len(row) for row in rows] for rows in lists]
+    lengths = [rows.lengths for rows in lists]
     longest = graph.bundle.manifest.text.max_length
     full = [count(graph.shape, each, cls_only=False) for each in lengths]
     lean = [count(graph.shape, each, cls_only=True) for each in lengths]
@@ -203,7 +203,7 @@ def open_graphs(bundles: Sequence[str], shapes: Sequence[str], options: argparse
 def describe_products(graph: Graph, spent: Sequence[operators.Spent], peak: float) -> str:
     """Say how near one thread's peak the products by weights come, and what they would leave of the limit alone."""
     longest = graph.bundle.manifest.text.max_length
-    lists = [[len(row) for row in rows] for rows in graph.lists]
+    lists = [rows.lengths for rows in graph.lists]
     padded = [[padded_length(length, longest) for length in lengths] for lengths in lists]
     done = statistics.mean(count(graph.shape, lengths, cls_only=True).linear for lengths in padded)
     real = statistics.mean(count(graph.shape, lengths, cls_only=True).linear for lengths in lists)

@@ -58,7 +58,7 @@ class Lists:
             chosen = body["documents"]
             chosen += rng.choices(chosen, k=size - len(chosen))
             rows = self._encoder.encode(body["query"], [Product(**product) for product in chosen])
-            asks.append(Ask(body["query"], chosen, list(map(joined, chosen)), list(map(len, rows))))
+            asks.append(Ask(body["query"], chosen, list(map(joined, chosen)), rows.lengths))
         return asks
 
     def _shorten(self, row: dict[str, str]) -> dict[str, str]:

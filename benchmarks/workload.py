@@ -22,7 +22,7 @@ from benchmarks.bound import Shape
 from benchmarks.latency import PRODUCTS, make_bodies
 from benchmarks.target import REPOSITORY
 from bundle import Bundle, PairEncoder, Product, read_bundle
-from bundle.text import Row
+from bundle.text import Rows
 from bundle.verify import Session
 from service.process.cpus import own_cpus
 from service.scoring.engine import Engine, OrtSession, open_sessions
@@ -37,7 +37,7 @@ _FIRST_COST_S: Final = 0.05
 _TENANT: Final = "default"
 
 
-def make_lists(bundle: Bundle, size: int, count: int, seed: int) -> list[list[Row]]:
+def make_lists(bundle: Bundle, size: int, count: int, seed: int) -> list[Rows]:
     """Return lists of `size` real products with a query each, as rows of the bundle's encoder."""
     products = [json.loads(line) for line in PRODUCTS.read_text(encoding="utf-8").splitlines()]
     bodies = make_bodies(products, size, random.Random(seed))[:count]  # noqa: S311 - load, not secrets
@@ -74,7 +74,7 @@ class Recorder:
 
 
 @contextmanager
-def running(bundle: Bundle, session: Session, workers: int) -> Iterator[Callable[[Sequence[Row]], float]]:
+def running(bundle: Bundle, session: Session, workers: int) -> Iterator[Callable[[Rows], float]]:
     """Start the service's workers over one graph; give what computes a list and returns how many seconds it took.
 
     That is from handing the list over to its last logit, one list at a time. The bundle tells how long rows may be.
@@ -85,8 +85,8 @@ def running(bundle: Bundle, session: Session, workers: int) -> Iterator[Callable
         workers, {_TENANT: 1.0}, on_drop=lambda: None, on_error=failures.append, cpus=own_cpus(workers)
     )
 
-    def seconds(rows: Sequence[Row]) -> float:
-        work = _List(rows, model.length_of)
+    def seconds(rows: Rows) -> float:
+        work = _List(rows, model.lengths_of(rows.lengths))
         deadline_s = time.monotonic() + _PATIENCE_S
         began_s = time.perf_counter()
         pool.submit(Entry(work, model, 0, _TENANT, deadline_s, _FIRST_COST_S, model.costs.seconds))
@@ -110,18 +110,18 @@ def open_bundle(name: str, root: Path = MODELS, engine: Engine = "auto") -> tupl
 class _List:
     """A request whose rows are there already."""
 
-    def __init__(self, rows: Sequence[Row], length_of: Callable[[int], int]) -> None:
+    def __init__(self, rows: Rows, lengths: list[int]) -> None:
         self.done = threading.Event()
         self._rows = rows
-        self._length_of = length_of
+        self._lengths = lengths
         self._left = len(rows)
         self._lock = threading.Lock()  # guards `_left`
 
     def tokenize(self) -> Sequence[int]:
-        return [self._length_of(len(row)) for row in self._rows]
+        return self._lengths
 
-    def rows(self, places: Sequence[int]) -> Sequence[Row]:
-        return [self._rows[place] for place in places]
+    def rows(self, places: Sequence[int]) -> Rows:
+        return self._rows.take(places)
 
     def deliver(self, places: Sequence[int], logits: NDArray[np.float32] | None) -> None:
         if logits is None:

@@ -7,7 +7,8 @@ Invariant: a row depends on its query and product alone, and any two strings giv
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from itertools import accumulate, pairwise
+from typing import Final, NamedTuple, Self, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,6 +63,70 @@ class Row:
 
     def __len__(self) -> int:
         return len(self.packed) // TOKEN_BYTES
+
+
+@dataclass(slots=True)
+class Rows(Sequence[Row]):
+    """Rows one after the other, since hundreds of small objects take longer to make than to compute with.
+
+    `packed` are the ids of all; `lengths`, `query_tokens` and `truncated`, a byte that is 1 or 0, go row by row.
+    """
+
+    packed: bytes
+    lengths: list[int]
+    query_tokens: list[int]
+    truncated: bytes
+
+    @classmethod
+    def of(cls, rows: Iterable[Row]) -> Self:
+        """Return rows that were made one by one."""
+        told = [(row.packed, len(row), row.query_tokens, row.truncated) for row in rows]
+        packed, lengths, query_tokens, truncated = zip(*told, strict=True) if told else ((), (), (), ())
+        return cls(b"".join(packed), list(lengths), list(query_tokens), bytes(truncated))
+
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        """Return the rows of several as one."""
+        return cls(
+            b"".join([part.packed for part in parts]),
+            [length for part in parts for length in part.lengths],
+            [tokens for part in parts for tokens in part.query_tokens],
+            b"".join([part.truncated for part in parts]),
+        )
+
+    def take(self, places: Sequence[int]) -> Self:
+        """Return the rows at some places, in their order."""
+        packed, starts = self.packed, self._starts()
+        return type(self)(
+            b"".join([packed[starts[place] : starts[place + 1]] for place in places]),
+            [self.lengths[place] for place in places],
+            [self.query_tokens[place] for place in places],
+            bytes([self.truncated[place] for place in places]),
+        )
+
+    def _starts(self) -> list[int]:
+        """Return where each row begins among the bytes, and the end."""
+        return [TOKEN_BYTES * tokens for tokens in accumulate(self.lengths, initial=0)]
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[Row]:
+        spans = pairwise(self._starts())
+        for (start, end), tokens, cut in zip(spans, self.query_tokens, self.truncated, strict=True):
+            yield Row(self.packed[start:end], tokens, bool(cut))
+
+    @overload
+    def __getitem__(self, key: int) -> Row: ...
+    @overload
+    def __getitem__(self, key: slice) -> Self: ...
+    def __getitem__(self, key: int | slice) -> Row | Self:
+        """Return one row, or some of them."""
+        places = range(len(self))[key]
+        return self.take(places) if isinstance(places, range) else next(iter(self.take([places])))
+
+
+NO_ROWS: Final = Rows(b"", [], [], b"")
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +203,7 @@ class PairEncoder:
         """Return how many tokens a payload holds, without reading it; a row has room for that many at most."""
         return self._layout.count(payload)
 
-    def encode(self, query: str, products: Sequence[Product | Packed]) -> list[Row]:
+    def encode(self, query: str, products: Sequence[Product | Packed]) -> Rows:
         """Return one row per product, in order; a packed product gives the row of the texts it was packed from.
 
         A product that does not fit loses tokens from its end, so the last fields go first; the query
@@ -151,10 +216,14 @@ class PairEncoder:
         suffix = pack_ids(template.suffix)
         query_tokens = len(head) // TOKEN_BYTES
         room = contract.max_length * TOKEN_BYTES - len(head) - len(suffix)
-        return [
+        return Rows.of(
             Row(head + body[:room] + suffix, query_tokens, query_cut or cut or len(body) > room)
-            for body, cut in self._bodies(products, tokens, room // TOKEN_BYTES)
-        ]
+            for body, cut in self._bodies(products, tokens)
+        )
+
+    def encode_known(self, query: str, products: Sequence[Product | Packed]) -> Rows | None:  # noqa: ARG002
+        """Return the same rows if that takes next to no time; who can tell overrides this."""
+        return None
 
     def measure(self, query: str, products: Sequence[Product]) -> tuple[TextUse, list[ProductUse]]:
         """Return how much of the query, and of each field of each product, is in the rows of `encode`."""
@@ -180,11 +249,11 @@ class PairEncoder:
             uses.append(ProductUse(tuple(fields), row_tokens))
         return query_use, uses
 
-    def count_unknown(self, rows: Sequence[Row]) -> int | None:
+    def count_unknown(self, rows: Rows) -> int | None:
         """Return how many tokens of the rows stand for text that the vocabulary lacks, None if it cannot say."""
         if self._unknown_id is None:
             return None
-        ids = np.frombuffer(b"".join([row.packed for row in rows]), np.int32)
+        ids = np.frombuffer(rows.packed, np.int32)
         return int(np.count_nonzero(ids == self._unknown_id))
 
     def _use(self, name: str, packed: bytes, limit: int, *, room: int, over_chars: int) -> TextUse:
@@ -212,24 +281,15 @@ class PairEncoder:
             for place, max_chars, max_tokens in self._limits
         ]
 
-    def _bodies(
-        self, products: Sequence[Product | Packed], tokens: TokensOf, room: int
-    ) -> Iterator[FieldIds]:
+    def _bodies(self, products: Sequence[Product | Packed], tokens: TokensOf) -> Iterator[FieldIds]:
         """Yield the ids of all fields of each product, and whether text of any was cut off."""
-        given = iter(
-            self._given([product for product in products if isinstance(product, Product)], tokens, room)
-        )
         for product in products:
             if isinstance(product, Product):
-                yield next(given)
+                yield _joined(self._fields(product, tokens))
             elif product.overrides is None:
                 yield self._layout.read(product.payload)
             else:
                 yield _joined(self._overridden(product.payload, product.overrides, tokens))
-
-    def _given(self, products: Sequence[Product], tokens: TokensOf, room: int) -> Iterable[FieldIds]:  # noqa: ARG002
-        """Return the same of products by their texts; who overrides this need not read more than `room` ids of each."""
-        return (_joined(self._fields(product, tokens)) for product in products)
 
     def _overridden(self, payload: bytes, overrides: Product, tokens: TokensOf) -> list[FieldIds]:
         """Return every field of a packed product, those given anew in place of its own."""

@@ -11,8 +11,9 @@ import msgspec
 from msgspec import UNSET, Raw
 
 from service.api.schema import Document, Query, RerankAnswer, Result, Timings, Usage
+from service.native import ranking as native
 from service.scoring.call import Ranking
-from service.scoring.ranking import Place, decimal
+from service.scoring.ranking import Place, Places, decimal
 
 
 def encode_answer(  # noqa: PLR0913, PLR0917  each is one field of the answer
@@ -38,18 +39,26 @@ def encode_answer(  # noqa: PLR0913, PLR0917  each is one field of the answer
     return msgspec.json.encode(answer)
 
 
-def _bare_results(places: Sequence[Place], query: Query) -> Raw:
-    """Return the JSON of results without their documents: that of many `Result`, at a third of their time."""
-    labels: dict[str | None, str] = {}
+def _bare_results(places: Places, query: Query) -> Raw:
+    """Return the JSON of results without their documents: that of many `Result`, at a fraction of their time."""
+    ids = [None if isinstance(document, str) else document.id for document in query.documents]
+    write = native.write_results if native.can_write() else write_results
+    return Raw(write(places.indices, places.scores, places.labels, ids, len(places)))
+
+
+def write_results(
+    indices: Sequence[int],
+    scores: Sequence[float],
+    labels: Sequence[str | None],
+    ids: Sequence[str | int | None],
+    count: int,
+) -> bytes:
+    """Return the first `count` results as JSON; `ids` are in the order of the request, the others in that of places."""
     rows = []
-    for place in places:
-        document = query.documents[place.index]
-        own_id = "" if isinstance(document, str) or document.id is None else f'"id":{_json(document.id)},'
-        label = labels.get(place.label) or labels.setdefault(place.label, _json(place.label))
-        rows.append(
-            f'{{"index":{place.index},{own_id}"relevance_score":{decimal(place.score)},"label":{label}}}'
-        )
-    return Raw(f"[{','.join(rows)}]".encode())
+    for index, score, label in zip(indices[:count], scores, labels, strict=False):
+        own_id = "" if ids[index] is None else f'"id":{_json(ids[index])},'
+        rows.append(f'{{"index":{index},{own_id}"relevance_score":{decimal(score)},"label":{_json(label)}}}')
+    return f"[{','.join(rows)}]".encode()
 
 
 def _json(value: str | int | None) -> str:

@@ -16,8 +16,8 @@ from typing import Final
 
 FOLDER: Final = Path(__file__).parent
 BUILT: Final = FOLDER / "built"  # apart, or Python would take the library for a module
-COMPILED: Final = ("encoder.c", "words.c")
-SOURCES: Final = (*COMPILED, "kernels.h", "gelu.h")
+COMPILED: Final = ("encoder.c", "words.c", "ranking.c")
+SOURCES: Final = (*COMPILED, "kernels.h", "gelu.h", "objects.h")
 FLAGS: Final = (
     *("-std=c11", "-O3", "-shared", "-fPIC", "-Wall", "-Wextra"),
     *("-mfma", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni"),
@@ -40,7 +40,14 @@ def build(compiler: str = "cc") -> Path:
     made = path.with_suffix(f".{time.time_ns()}")  # two may build at once
     try:
         subprocess.run(  # noqa: S603  the compiler that whoever builds has named
-            [*shlex.split(compiler), *FLAGS, *(str(FOLDER / name) for name in COMPILED), "-o", str(made)],
+            [
+                *shlex.split(compiler),
+                *FLAGS,
+                *(str(FOLDER / name) for name in COMPILED),
+                "-lm",
+                "-o",
+                str(made),
+            ],
             check=True,
             capture_output=True,
             text=True,

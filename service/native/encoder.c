@@ -229,16 +229,9 @@ static void encode_group(const Encoder *e, Workspace *w, int sequences, const in
   }
 }
 
-/* Logits [n] of n sequences: their ids one after the other, how many each has and how many of those are of type 0.
- * 0, or -1 if there are more than the workspace takes, or one is empty, too long or has an id without a row. */
-int shelfrank_logits(const Encoder *e, Workspace *w, int32_t n, const int32_t *ids, const int32_t *lengths,
-                     const int32_t *of_type_0, float *logits) {
-  size_t all = 0;
-  if (n < 0 || n > w->rows) return -1;
-  for (int s = 0; s < n; all += lengths[s++])
-    if (lengths[s] < 1 || lengths[s] > e->longest) return -1;
-  for (size_t i = 0; i < all; i++)
-    if (ids[i] < 0 || ids[i] >= e->vocabulary) return -1;
+/* Logits [n] of at most as many sequences as the workspace takes. */
+static void encode(const Encoder *e, Workspace *w, int n, const int32_t *ids, const int32_t *lengths,
+                   const int32_t *of_type_0, float *logits) {
   for (int s = 0; s < n;) {
     int end = s, tokens = 0;
     do tokens += lengths[end++];
@@ -259,6 +252,22 @@ int shelfrank_logits(const Encoder *e, Workspace *w, int32_t n, const int32_t *i
       sum = _mm512_fmadd_ps(p, _mm512_loadu_ps(e->classifier + i), sum);
     }
     logits[s] = _mm512_reduce_add_ps(sum) + e->classifier_bias;
+  }
+}
+
+/* Logits [n] of n sequences: their ids one after the other, how many each has and how many of those are of type 0.
+ * 0, or -1 if one is empty, too long or has an id without a row. */
+int shelfrank_logits(const Encoder *e, Workspace *w, int32_t n, const int32_t *ids, const int32_t *lengths,
+                     const int32_t *of_type_0, float *logits) {
+  size_t all = 0;
+  for (int s = 0; s < n; all += lengths[s++])
+    if (lengths[s] < 1 || lengths[s] > e->longest) return -1;
+  for (size_t i = 0; i < all; i++)
+    if (ids[i] < 0 || ids[i] >= e->vocabulary) return -1;
+  for (int s = 0; s < n; s += w->rows) {
+    const int some = n - s < w->rows ? n - s : w->rows;
+    encode(e, w, some, ids, lengths + s, of_type_0 + s, logits + s);
+    for (int i = s; i < s + some; i++) ids += lengths[i];
   }
   return 0;
 }

@@ -6,16 +6,17 @@ Invariant: a row's logit is the same bit for bit alone and in any batch, and pad
 
 import ctypes
 import threading
-from collections.abc import Mapping, Sequence
+from array import array
+from collections.abc import Mapping
 from functools import cache
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bundle.layout import EncoderLayout
 from bundle.manifest import TensorSpec
-from bundle.text import Row
+from bundle.text import Rows
 from bundle.verify import INPUT_NAMES, OUTPUT_NAME
 from service.errors import EngineError
 from service.native.build import library_path
@@ -25,7 +26,7 @@ _INPUTS: Final = tuple(
     TensorSpec(name=name, dtype="int64", shape=("batch", "sequence")) for name in INPUT_NAMES
 )
 _OUTPUTS: Final = (TensorSpec(name=OUTPUT_NAME, dtype="float32", shape=("batch",)),)
-_MOST_ROWS: Final = 64  # of one call; more are computed in several
+_MOST_ROWS: Final = 64  # that the last layer's first tokens are kept of; more are computed in several turns
 
 
 @cache
@@ -39,7 +40,7 @@ def _library() -> ctypes.CDLL:
     library.shelfrank_open.restype = pointer
     library.shelfrank_close.argtypes = (pointer,)
     library.shelfrank_close.restype = None
-    library.shelfrank_logits.argtypes = (encoder, pointer, number, *[pointer] * 4)
+    library.shelfrank_logits.argtypes = (encoder, pointer, number, *[ctypes.c_char_p] * 3, pointer)
     library.shelfrank_logits.restype = ctypes.c_int
     return library
 
@@ -48,6 +49,11 @@ def why_not(layout: EncoderLayout | None) -> str:
     """Say why this machine cannot compute a graph natively; empty if it can."""
     if layout is None:
         return "the bundle does not say where the graph's weights are"
+    return why_not_here() or obstacle(layout)
+
+
+def why_not_here() -> str:
+    """Say why this machine cannot use the library; empty if it can."""
     if not library_path().exists():
         return "the engine is not built: python -m service.native.build"
     try:
@@ -56,7 +62,7 @@ def why_not(layout: EncoderLayout | None) -> str:
         return f"the engine does not load: {error}"
     if not library.shelfrank_supported():
         return "this processor has no AVX-512 VNNI"
-    return obstacle(layout)
+    return ""
 
 
 def better_elsewhere(layout: EncoderLayout | None) -> str:
@@ -94,32 +100,24 @@ class NativeSession:
             raise EngineError("a token id has no row in the vocabulary")
         return self._logits(told.astype(np.int32).tobytes(), lengths.tolist(), of_type_0.tolist())
 
-    def run_rows(self, rows: Sequence[Row], *, type_ids: bool) -> NDArray[np.float32]:
+    def run_rows(self, rows: Rows, *, type_ids: bool) -> NDArray[np.float32]:
         """Return the logits, float32 [n], of rows of any lengths; without `type_ids` all tokens are of type 0."""
-        lengths = list(map(len, rows))
-        of_type_0 = [row.query_tokens for row in rows] if type_ids else lengths
-        return self._logits(b"".join([row.packed for row in rows]), lengths, of_type_0)
+        return self._logits(rows.packed, rows.lengths, rows.query_tokens if type_ids else rows.lengths)
 
     def _logits(self, ids: bytes, lengths: list[int], of_type_0: list[int]) -> NDArray[np.float32]:
         logits = np.empty(len(lengths), np.float32)
-        tokens = np.frombuffer(ids, np.int32)
-        sizes = np.array([lengths, of_type_0], np.int32)
         workspace = self._workspace()
-        token = 0
-        for start in range(0, len(lengths), _MOST_ROWS):
-            count = min(_MOST_ROWS, len(lengths) - start)
-            status = self._library.shelfrank_logits(
-                self._encoder,
-                workspace.address,
-                count,
-                tokens.ctypes.data + 4 * token,
-                sizes.ctypes.data + 4 * start,
-                sizes.ctypes.data + 4 * (len(lengths) + start),
-                logits.ctypes.data + 4 * start,
-            )
-            if status:
-                raise EngineError(f"a row is empty, over {self._weights.longest} tokens or of unknown ids")
-            token += sum(lengths[start : start + count])
+        status = self._library.shelfrank_logits(
+            self._encoder,
+            workspace.address,
+            len(lengths),
+            ids,
+            array("i", lengths).tobytes(),
+            array("i", of_type_0).tobytes(),
+            address_of(logits),
+        )
+        if status:
+            raise EngineError(f"a row is empty, over {self._weights.longest} tokens or of unknown ids")
         return logits
 
     def _workspace(self) -> "_Workspace":
@@ -128,6 +126,12 @@ class NativeSession:
         if found is None:
             found = self._of_thread.workspace = _Workspace(self._library, self._weights)
         return found
+
+
+def address_of(values: NDArray[Any]) -> int:
+    """Return where a contiguous array lies; `ndarray.ctypes` takes four times as long to say so."""
+    address: int = values.__array_interface__["data"][0]
+    return address
 
 
 class _Workspace:

@@ -1,15 +1,17 @@
-/* Looks up the token ids of the words of product texts, whose words were tokenized before.
+/* Makes the rows of token ids of a query and products, whose words were tokenized before.
  *
- * Knows bytes, spaces and a table of words; does not know a tokenizer, nor what UTF-8 means beyond where characters
+ * Knows texts, spaces and a table of words; does not know a tokenizer, nor what UTF-8 means beyond where characters
  * begin. Invariant: ids are those that were kept for just these words; what is not known here is told, never guessed.
  */
+#include "objects.h"
+
 #include <immintrin.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum { WORD = 64, IDS = 15 }; /* most bytes and most ids of a word that is kept */
-enum { READ = 0, UNKNOWN = 1, CUT = 2 };
+enum { READ = 0, CUT = 1, UNKNOWN = 2, UNREAD = 4 }; /* bits of what became of a text: a word is unknown, or cannot be kept */
 
 typedef struct {
   uint8_t text[WORD]; /* zeros at the end, and no zero before */
@@ -24,8 +26,26 @@ typedef struct {
 } Words;
 
 typedef struct {
-  int32_t chars, tokens; /* most that are read of a field */
+  int32_t place, chars, tokens; /* of a field in a product, and most that are read of it */
 } Limit;
+
+/* How a pair is read: the text contract of a bundle. */
+typedef struct {
+  Limit query;
+  int32_t fields, longest, number_bytes; /* most tokens of a row; bytes of a number of a payload */
+  int32_t prefix, middle, suffix;        /* how many ids there are before the query, after it, and at the end */
+  const int32_t *fixed;                  /* those ids, one after the other */
+  const Limit *limits;                   /* [fields] */
+} Contract;
+
+/* Where rows go, and the words that were not known, `most` of them at most. */
+typedef struct {
+  int32_t *ids, *lengths; /* [rows * longest], [rows] */
+  uint8_t *states;        /* [rows] */
+  uint8_t *words;         /* [most][WORD] */
+  int32_t *word_bytes;    /* [most] */
+  int32_t most, unknown, query_tokens, tokens;
+} Rows;
 
 void shelfrank_words_close(Words *w) {
   if (w == NULL) return;
@@ -113,55 +133,128 @@ static inline const uint8_t *word_end(const uint8_t *text, const uint8_t *end) {
   return end;
 }
 
-/* Writes the ids of the texts of products, one product after the other, and returns how many words are unknown.
- *
- * A text ends with a zero byte; `texts` holds `fields` of them for each product. Of a product at most `room` ids are
- * written to `ids`; `counts` says how many, and `states` READ, CUT if any text was not read to its end, or UNKNOWN.
- * `unknown` takes the place and the bytes of unknown words that could be kept, `most_unknown` of them at most.
- */
-int32_t shelfrank_words_read(const Words *w, const uint8_t *texts, int32_t products, int32_t fields, const Limit *limits,
-                             int32_t room, int32_t *ids, int32_t *counts, uint8_t *states, int32_t *unknown,
-                             int32_t most_unknown) {
-  const uint8_t *text = texts;
-  int32_t found = 0;
-  for (int p = 0; p < products; p++) {
-    int32_t total = 0, has_room = 1;
-    uint8_t state = READ;
-    for (int f = 0; f < fields; f++) {
-      const uint8_t *stop = text + strlen((const char *)text), *end = clip(text, stop, limits[f].chars);
-      int32_t read = 0, is_within = 1; /* this field's limit */
-      if (end < stop && state == READ) state = CUT;
-      while (text < end && is_within && has_room) {
-        const uint8_t *next = word_end(text, end);
-        const int64_t bytes = next - text;
-        if (bytes > 0) {
-          const __m512i word = load(text, bytes > WORD ? WORD : (int)bytes);
-          const uint32_t place = bytes > WORD ? 0 : *find(w, word, (int)bytes);
-          if (place == 0) {
-            state = UNKNOWN;
-            if (bytes <= WORD && found < most_unknown) {
-              unknown[2 * found] = (int32_t)(text - texts);
-              unknown[2 * found++ + 1] = (int32_t)bytes;
-            }
-          } else if (state != UNKNOWN) {
-            const Entry *entry = w->entries + place - 1;
-            for (int i = 0; i < entry->count; i++) {
-              is_within = read < limits[f].tokens, has_room = total < room;
-              if (!is_within || !has_room) {
-                state = CUT;
-                break;
-              }
-              *ids++ = entry->ids[i];
-              read++, total++;
-            }
-          }
-        }
-        text = next + 1;
-      }
-      text = stop + 1;
-    }
-    counts[p] = total;
-    states[p] = state;
+/* Notes a word that is not known. */
+static void note(Rows *rows, __m512i word, int32_t bytes) {
+  if (rows->unknown == rows->most) return;
+  _mm512_storeu_si512(rows->words + (size_t)WORD * rows->unknown, word);
+  rows->word_bytes[rows->unknown++] = bytes;
+}
+
+/* Writes at most `room` ids of a text and moves `*ids` behind them; returns what became of it. */
+static uint8_t read_text(const Words *w, PyObject *object, Limit limit, int32_t room, int32_t **ids, Rows *rows) {
+  Py_ssize_t size;
+  const uint8_t *text = (const uint8_t *)PyUnicode_AsUTF8AndSize(object, &size);
+  if (text == NULL) { /* half of a surrogate pair */
+    PyErr_Clear();
+    return UNREAD;
   }
+  const uint8_t *stop = text + size, *end = clip(text, stop, limit.chars);
+  if (memchr(text, 0, end - text) != NULL) return UNREAD; /* words are told apart by the zeros at their end */
+  uint8_t state = end < stop ? CUT : READ;
+  int32_t read = 0;
+  for (const uint8_t *next; text < end; text = next + 1) {
+    next = word_end(text, end);
+    const int64_t bytes = next - text;
+    if (bytes == 0) continue;
+    if (bytes > WORD) return UNREAD;
+    const __m512i word = load(text, (int)bytes);
+    const uint32_t place = *find(w, word, (int)bytes);
+    if (place == 0) {
+      note(rows, word, (int32_t)bytes);
+      state |= UNKNOWN;
+    } else if (!(state & UNKNOWN)) {
+      const Entry *entry = w->entries + place - 1;
+      for (int i = 0; i < entry->count; i++) {
+        if (read == limit.tokens || read == room) return state | CUT;
+        *(*ids)++ = entry->ids[i];
+        read++;
+      }
+    }
+  }
+  return state;
+}
+
+/* The same of a product that is packed, as bundle/packed.py does it. */
+static uint8_t read_payload(const Contract *c, PyObject *object, int32_t room, int32_t **ids) {
+  char *bytes;
+  Py_ssize_t size;
+  if (PyBytes_AsStringAndSize(object, &bytes, &size) != 0) {
+    PyErr_Clear();
+    return UNREAD;
+  }
+  const Py_ssize_t numbers = size / c->number_bytes, count = numbers - c->fields;
+  if (size % c->number_bytes != 0 || count < 0) return UNREAD;
+  uint8_t state = READ;
+  Py_ssize_t told = 0;
+  for (Py_ssize_t i = 0; i < numbers; i++) {
+    uint32_t number = 0;
+    memcpy(&number, bytes + i * c->number_bytes, c->number_bytes);
+    if (i < c->fields) {
+      told += number >> 1;
+      state |= number & 1 ? CUT : READ;
+    } else if (i - c->fields < room) {
+      *(*ids)++ = (int32_t)number;
+    }
+  }
+  return told != count ? UNREAD : count > room ? state | CUT : state;
+}
+
+static int32_t *put(int32_t *to, const int32_t *from, int32_t count) {
+  memcpy(to, from, (size_t)count * sizeof *to);
+  return to + count;
+}
+
+/* The characters of the texts of a product, 0 of one that is packed. */
+static int64_t chars_of(const Contract *c, PyObject *product) {
+  int64_t chars = 0;
+  if (PyObject_IsInstance(product, &PyTuple_Type) == 1)
+    for (int f = 0; f < c->fields; f++) chars += PyUnicode_GetLength(PyTuple_GetItem(product, c->limits[f].place));
+  return chars;
+}
+
+/* Makes the rows of products, which are tuples of texts, payloads, or None for one that is not to be read.
+ *
+ * Row by row `states` says READ, CUT if not all of it was read, or else that there is no row: with UNKNOWN there is one
+ * once the words are kept. Returns 0, or -1 if there are more than `most_chars` characters or the query has no ids. */
+int32_t shelfrank_words_rows(const Words *w, const Contract *c, PyObject *query, PyObject *products, int32_t first,
+                             int32_t count, int64_t most_chars, Rows *rows) {
+  const int32_t *middle = c->fixed + c->prefix, *suffix = middle + c->middle;
+  int64_t chars = PyUnicode_GetLength(query);
+  for (int32_t p = 0; p < count && chars <= most_chars; p++) chars += chars_of(c, PyList_GetItem(products, first + p));
+  if (chars > most_chars) return -1;
+  int32_t *ids = rows->ids, *start = ids;
+  ids = put(ids, c->fixed, c->prefix);
+  const uint8_t of_query = read_text(w, query, c->query, c->longest, &ids, rows);
+  ids = put(ids, middle, c->middle);
+  const int32_t head = rows->query_tokens = (int32_t)(ids - start), room = c->longest - head - c->suffix;
+  if (of_query > CUT || room < 1) return -1;
+  for (int32_t p = 0; p < count; p++) {
+    PyObject *product = PyList_GetItem(products, first + p);
+    int32_t *row = start;
+    uint8_t state = of_query;
+    ids = p == 0 ? row + head : put(row, rows->ids, head);
+    if (product == &_Py_NoneStruct) {
+      state |= UNREAD;
+    } else if (PyObject_IsInstance(product, &PyTuple_Type) == 1) {
+      for (int f = 0; f < c->fields; f++) {
+        const int32_t left = room - (int32_t)(ids - row - head);
+        state |= read_text(w, PyTuple_GetItem(product, c->limits[f].place), c->limits[f], left, &ids, rows);
+      }
+    } else {
+      state |= read_payload(c, product, room, &ids);
+    }
+    ids = put(ids, suffix, c->suffix);
+    rows->lengths[p] = (int32_t)(ids - row);
+    rows->states[p] = state;
+    start = ids;
+  }
+  rows->tokens = (int32_t)(start - rows->ids);
+  return 0;
+}
+
+/* How often an id is among n. */
+int64_t shelfrank_words_count(const int32_t *ids, int64_t n, int32_t id) {
+  int64_t found = 0;
+  for (int64_t i = 0; i < n; i++) found += ids[i] == id;
   return found;
 }

@@ -11,20 +11,23 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bundle import Product
-from bundle.text import Packed, ProductUse, Row, TextUse
+from bundle.text import NO_ROWS, Packed, ProductUse, Rows, TextUse
 from service.scoring.model import ServedModel
-from service.scoring.ranking import ALL_SCORED, Cause, Causes, Place, Unscored, rank_places
+from service.scoring.ranking import ALL_SCORED, NO_PLACES, Cause, Causes, Places, Unscored
 
 Result = TypeVar("Result")
 Item = Product | Packed
 """What is read of a product: its texts, or what was made of them ahead."""
 
+_UNTIL_KNOWN: Final = int(
+    Cause.DEADLINE
+)  # as a number: looking a member up takes as long as filling an array
 Groups = list[tuple[str, Sequence[Item]]]
 Uses = Sequence[tuple[TextUse, Sequence[ProductUse]]]
 
@@ -39,7 +42,7 @@ class Ranking:
     known; tokens are those of the rows.
     """
 
-    places: tuple[Place, ...] = ()
+    places: Places = NO_PLACES
     logits: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32), compare=False)
     causes: Causes = field(default_factory=lambda: np.empty(0, np.int8), compare=False)
     unscored: Unscored = ALL_SCORED
@@ -71,11 +74,12 @@ class Call:
         self._submitted_s = time.monotonic()
         self._lock = threading.Lock()
         self._is_over = False
-        self._logits = np.full(products, np.nan, dtype=np.float32)
-        self._causes: Causes = np.full(products, Cause.DEADLINE, dtype=np.int8)  # until it is known better
+        self._logits = np.empty(products, np.float32)
+        self._logits.fill(math.nan)
+        self._causes: Causes = np.empty(products, np.int8)
+        self._causes.fill(_UNTIL_KNOWN)
         self._admitted = self._missing = products
-        self._rows: list[Row] = []
-        self._padding_tokens = 0
+        self._rows = NO_ROWS
         self._times = _Times()
         self._uses: Uses = ()
 
@@ -84,13 +88,27 @@ class Call:
         """Seconds since it came."""
         return time.monotonic() - self._submitted_s
 
+    def read_known(self) -> list[int] | None:
+        """Make the rows at once if all words are known, and return their lengths; otherwise that is for a worker."""
+        if self._measured:
+            return None
+        began_s = time.monotonic()
+        parts = []
+        for query, products in self._groups:
+            rows = self._model.encoder.encode_known(query, products)
+            if rows is None:
+                return None
+            parts.append(rows)
+        return self._keep(parts, began_s)
+
     def leave_out(self, admitted: int, cause: Cause) -> None:
         """Have only the first `admitted` products computed; the others get a cause."""
         self._causes[admitted:] = cause
+        self._rows = self._rows[:admitted]
         self._admitted = self._missing = admitted
 
     def tokenize(self) -> Sequence[int] | None:
-        """Turn the texts into rows and return their padded lengths; count first how much is read, if asked for."""
+        """Turn the texts into rows and return their lengths; count first how much is read, if asked for."""
         encoder, times = self._model.encoder, self._times
         began_s = time.monotonic()
         if self._measured:
@@ -98,25 +116,32 @@ class Call:
             times.measure_s = time.monotonic() - began_s
         if self._future.done():
             return None
-        rows: list[Row] = []
+        parts: list[Rows] = []
+        left = self._admitted
         for query, products in self._groups:
-            rows += encoder.encode(query, products[: self._admitted - len(rows)])
-        lengths = [self._model.length_of(len(row)) for row in rows]
-        with self._lock:
-            self._rows = rows
-            self._padding_tokens = 0 if self._model.is_native else sum(lengths) - sum(map(len, rows))
-            times.tokenized_s = time.monotonic()
-            times.tokenize_s = times.tokenized_s - began_s - times.measure_s
-            times.queue_s = began_s - self._submitted_s
-        if not rows:
+            parts.append(encoder.encode(query, products[:left]))
+            left -= len(parts[-1])
+        times.queue_s = began_s - self._submitted_s
+        lengths = self._keep(parts, began_s + times.measure_s)
+        if not lengths:
             self.end()
         return lengths
 
-    def rows(self, places: Sequence[int]) -> Sequence[Row]:
+    def _keep(self, parts: Sequence[Rows], began_s: float) -> list[int]:
+        """Keep rows that were begun at some time, and return the lengths at which they are computed."""
+        rows = parts[0] if len(parts) == 1 else Rows.joined(parts)
+        lengths = self._model.lengths_of(rows.lengths)
+        with self._lock:
+            self._rows = rows
+            self._times.tokenized_s = time.monotonic()
+            self._times.tokenize_s = self._times.tokenized_s - began_s
+        return lengths
+
+    def rows(self, places: Sequence[int]) -> Rows:
         """Return rows that are about to be computed."""
         with self._lock:
             self._times.begin()
-        return [self._rows[place] for place in places]
+        return self._rows.take(places)
 
     def deliver(self, places: Sequence[int], logits: NDArray[np.float32] | None) -> None:
         """Take the logits of some rows, or None if the engine failed; the last delivery ends the call."""
@@ -142,30 +167,32 @@ class Call:
             if self._is_over:
                 return
             self._is_over = True
+            infer_s = self._times.infer_s
         try:
-            ranking = self._ranking()
+            ranking = self._ranking(infer_s)
         except Exception as error:
             self.fail(error)
             raise
         on_loop(self._future, lambda: self._future.set_result(ranking))
 
-    def _ranking(self) -> Ranking:
-        places, unscored = rank_places(self._logits, self._causes, self._model.bundle.manifest)
-        times = self._times
+    def _ranking(self, infer_s: float) -> Ranking:
+        model, rows, times = self._model, self._rows, self._times
+        places, unscored = model.rank(self._logits, self._causes)
+        tokens = sum(rows.lengths)
         return Ranking(
             places=places,
             logits=self._logits,
             causes=self._causes,
             unscored=unscored,
             admitted=self._admitted,
-            rows=len(self._rows),
-            tokens=sum(map(len, self._rows)),
-            padding_tokens=self._padding_tokens,
-            truncated=sum(row.truncated for row in self._rows),
-            unknown_tokens=self._model.encoder.count_unknown(self._rows),
+            rows=len(rows),
+            tokens=tokens,
+            padding_tokens=0 if model.is_native else sum(model.lengths_of(rows.lengths)) - tokens,
+            truncated=sum(rows.truncated),
+            unknown_tokens=model.encoder.count_unknown(rows),
             tokenize_s=times.tokenize_s,
             queue_s=times.queue_s,
-            infer_s=times.infer_s,
+            infer_s=infer_s,
             measure_s=times.measure_s,
             uses=self._uses,
         )

@@ -12,11 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bundle import Bundle, PairEncoder
-from bundle.text import Row, assemble, padded_length
+from bundle.text import Rows, assemble, padded_length
 from bundle.verify import Session
+from service.native.ranking import NativeScale
 from service.native.session import NativeSession
 from service.native.words import NativePairEncoder
 from service.scoring.cost import CostModel
+from service.scoring.ranking import Causes, Places, Unscored, rank_places
 from service.scoring.shapes import ShapeSet
 
 NATIVE_STEP: Final = 24
@@ -38,6 +40,7 @@ class ServedModel:
     costs: CostModel = field(default_factory=CostModel)
     encoder: PairEncoder = field(init=False)
     is_native: bool = field(init=False)
+    _scale: NativeScale | None = field(init=False)
     _lengths: tuple[int, ...] = field(init=False)  # by tokens
 
     def __post_init__(self) -> None:
@@ -48,6 +51,7 @@ class ServedModel:
             self.bundle.files[manifest.tokenizer], manifest.text
         )
         object.__setattr__(self, "encoder", encoder)
+        object.__setattr__(self, "_scale", NativeScale(manifest) if is_native else None)
         object.__setattr__(self, "_lengths", tuple(map(self._length, range(self.longest + 1))))
 
     @property
@@ -70,9 +74,10 @@ class ServedModel:
         """Most tokens of a pair."""
         return self.bundle.manifest.text.max_length
 
-    def length_of(self, tokens: int) -> int:
-        """Return the length at which a row of so many tokens is computed, or counted with the native engine."""
-        return self._lengths[tokens]
+    def lengths_of(self, tokens: Sequence[int]) -> list[int]:
+        """Return the lengths at which rows of so many tokens are computed, or counted with the native engine."""
+        lengths = self._lengths
+        return [lengths[count] for count in tokens]
 
     def _length(self, tokens: int) -> int:
         if self.shapes is not None:
@@ -81,7 +86,7 @@ class ServedModel:
             return min(-(-tokens // NATIVE_STEP) * NATIVE_STEP, self.longest)
         return padded_length(tokens, self.longest)
 
-    def compute(self, rows: Sequence[Row], length: int, worker: int) -> NDArray[np.float32]:
+    def compute(self, rows: Rows, length: int, worker: int) -> NDArray[np.float32]:
         """Return the logits, float32 [n], of rows of at most one length; ValueError if the graph gives others."""
         template = self.bundle.manifest.text.template
         session = self.sessions[worker]
@@ -92,3 +97,10 @@ class ServedModel:
         if logits.shape != (len(rows),):
             raise ValueError(f"expected {len(rows)} logits, got shape {logits.shape}")
         return logits
+
+    def rank(self, logits: NDArray[np.float32], causes: Causes) -> tuple[Places, Unscored]:
+        """Return the places of products by their logits and causes, both [n], as `rank_places` does."""
+        if self._scale is None:
+            return rank_places(logits, causes, self.bundle.manifest)
+        indices, scores, labels, by_cause = self._scale.rank(logits, causes)
+        return Places(indices, scores, labels), Unscored(*by_cause[1:])

@@ -20,7 +20,7 @@ from service.catalogue.record import Found
 from service.scoring.budget import RESPOND_S, Terms
 from service.scoring.call import Groups, Ranking
 from service.scoring.model import ServedModel
-from service.scoring.ranking import Cause, rank_places
+from service.scoring.ranking import Cause
 from service.scoring.scorer import Scorer
 from service.telemetry.meters import CatalogueMeter
 
@@ -221,7 +221,7 @@ def _merged(
         causes[list(places)] = part.causes
     logits[list(cached)] = list(cached.values())
     causes[list(cached)] = Cause.SCORED
-    ranked, unscored = rank_places(logits, causes, model.bundle.manifest)
+    ranked, unscored = model.rank(logits, causes)
     rankings = [part for _, part in parts]
     return Ranking(
         places=ranked,

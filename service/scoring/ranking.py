@@ -5,11 +5,11 @@ Invariant: every product has exactly one place and a score above 0; scored ones 
 printed, then the others in the order of the request, with scores below any that is computed and still falling.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from enum import IntEnum
 from operator import attrgetter
-from typing import Final
+from typing import Final, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +48,34 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
+class Places(Sequence[Place]):
+    """The places of a ranking as three lists, best first, since one is read at a time of many."""
+
+    indices: list[int]
+    scores: list[float]
+    labels: list[str | None]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __iter__(self) -> Iterator[Place]:
+        return map(Place, self.indices, self.scores, self.labels)
+
+    @overload
+    def __getitem__(self, key: int) -> Place: ...
+    @overload
+    def __getitem__(self, key: slice) -> "Places": ...
+    def __getitem__(self, key: int | slice) -> "Place | Places":
+        """Return one place, or some of them."""
+        if isinstance(key, slice):
+            return Places(self.indices[key], self.scores[key], self.labels[key])
+        return Place(self.indices[key], self.scores[key], self.labels[key])
+
+
+NO_PLACES: Final = Places([], [], [])
+
+
+@dataclass(frozen=True, slots=True)
 class Unscored:
     """How many products got no score, by cause, the gravest first."""
 
@@ -83,9 +111,7 @@ _counts: Final = attrgetter(*_CAUSES)
 ALL_SCORED: Final = Unscored()
 
 
-def rank_places(
-    logits: NDArray[np.float32], causes: Causes, manifest: Manifest
-) -> tuple[tuple[Place, ...], Unscored]:
+def rank_places(logits: NDArray[np.float32], causes: Causes, manifest: Manifest) -> tuple[Places, Unscored]:
     """Return the places of products with logits [n], best first, ties in the order of the request.
 
     Products with a cause, and those whose logit is not finite, come last in the order of the request.
@@ -94,23 +120,20 @@ def rank_places(
     causes = np.where((causes == Cause.SCORED) & ~np.isfinite(logits), np.int8(Cause.NONFINITE), causes)
     scored = causes == Cause.SCORED
     counts = np.bincount(causes, minlength=len(Cause)).tolist()
-    best_first = _best_first(logits, scored, manifest) if counts[Cause.SCORED] else ()
-    rest = np.flatnonzero(~scored).tolist() if counts[Cause.SCORED] < len(causes) else ()
-    last = [
-        Place(index, LEAST * (len(rest) - number) / (len(rest) + 1), None)
-        for number, index in enumerate(rest)
-    ]
-    return (*best_first, *last), Unscored(*counts[1:])
+    best = _best_first(logits, scored, manifest) if counts[Cause.SCORED] else NO_PLACES
+    rest = np.flatnonzero(~scored).tolist() if counts[Cause.SCORED] < len(causes) else []
+    falling = [LEAST * (len(rest) - number) / (len(rest) + 1) for number in range(len(rest))]
+    places = Places(best.indices + rest, best.scores + falling, best.labels + [None] * len(rest))
+    return places, Unscored(*counts[1:])
 
 
-def _best_first(
-    logits: NDArray[np.float32], scored: NDArray[np.bool_], manifest: Manifest
-) -> Iterable[Place]:
+def _best_first(logits: NDArray[np.float32], scored: NDArray[np.bool_], manifest: Manifest) -> Places:
     probabilities = class_probabilities(logits[scored], manifest.calibration)
     scores = relevance(probabilities, manifest.labels).round(DECIMALS).clip(min=LEAST)
     order = np.argsort(-scores, kind="stable")
     indices = np.flatnonzero(scored)[order].tolist()
-    return map(Place, indices, scores[order].tolist(), label_names(probabilities[order], manifest.labels))
+    labels: list[str | None] = [*label_names(probabilities[order], manifest.labels)]
+    return Places(indices, scores[order].tolist(), labels)
 
 
 def decimal(value: float) -> str:

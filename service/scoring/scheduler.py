@@ -69,6 +69,11 @@ class Entry(Generic[Owner]):
         return taken, cost_s
 
     @property
+    def runs(self) -> int:
+        """About how many runs may be begun, at least one."""
+        return max(1, len(self.waiting), self._tokens // WORTHWHILE_TOKENS)
+
+    @property
     def has_work(self) -> bool:
         """Whether something of it was not begun."""
         return bool(self.waiting) or not self.is_tokenized
@@ -140,13 +145,13 @@ class Scheduler(Generic[Owner]):
         self._running_s = 0.0
 
     def add(self, entry: Entry[Owner]) -> None:
-        """Queue a request whose texts are not tokenized yet."""
+        """Queue a request, whether its texts are tokenized yet or not."""
         lines = self._levels[entry.level]
         line = lines[entry.tenant]
         if not line.is_busy:  # whoever comes back has saved nothing up while it was away
             busy = [other.clock_s for other in lines.values() if other.is_busy]
             line.clock_s = max(line.clock_s, min(busy, default=0.0))
-        line.fresh.append(entry)
+        (line.ready if entry.is_tokenized else line.fresh).append(entry)
         line.cost_s += entry.cost_s
 
     def tokenized(self, entry: Entry[Owner], lengths: Sequence[int]) -> None:

@@ -57,22 +57,25 @@ class Scorer:
         if not products and not measured:
             future.set_result(Ranking())
             return future
-        tokens = _predicted_tokens(model, groups)
+        call = Call(model, groups, future, measured=measured)
+        known = call.read_known()
+        tokens = _predicted_tokens(model, groups) if known is None else known
         costs_s = _costs(model, tokens)
         available_s = terms.deadline_s - RESPOND_S - time.monotonic()
         admitted, predicted_s = self._admit(costs_s, terms, available_s)
-        left_out = Cause.SCORED
+        left_out = Cause.OVERLOAD
         if admitted < products:
             alone_s = math.fsum(costs_s) / self.pool.size
-            left_out = Cause.DEADLINE if alone_s > available_s else Cause.OVERLOAD
+            if alone_s > available_s:
+                left_out = Cause.DEADLINE
             if terms.on_failure == "error":
                 raise Refused(Reason.DEADLINE if left_out == Cause.DEADLINE else Reason.OVERLOADED)
         held_tokens = sum(tokens[:admitted])
         if not self.admission.admit(terms.tenant, held_tokens):
             raise Refused(Reason.OVERLOADED)
         future.add_done_callback(lambda _: self.admission.release(terms.tenant, held_tokens))
-        call = Call(model, groups, future, measured=measured)
-        call.leave_out(admitted, left_out)
+        if admitted < products:
+            call.leave_out(admitted, left_out)
         if not admitted and not measured:
             call.end()
             return future
@@ -85,6 +88,8 @@ class Scorer:
             cost_s=math.fsum(costs_s[:admitted]),
             seconds=model.costs.seconds,
         )
+        if known is not None:
+            entry.await_rows(known[:admitted])
         timer = loop.call_later(max(0.0, available_s), call.end)
 
         def settled(done: asyncio.Future[Ranking]) -> None:
@@ -129,17 +134,19 @@ def _predicted_tokens(model: ServedModel, groups: Groups) -> list[int]:
     """Predict how many tokens each pair is computed with."""
     encoder = model.encoder
     return [
-        model.length_of(tokens)
+        length
         for query, products in groups
-        for tokens in predict_tokens(
-            len(query),
-            [
-                encoder.packed_tokens(product.payload) * CHARS_PER_TOKEN
-                if isinstance(product, Packed)
-                else text_chars(product)
-                for product in products
-            ],
-            model.longest,
+        for length in model.lengths_of(
+            predict_tokens(
+                len(query),
+                [
+                    encoder.packed_tokens(product.payload) * CHARS_PER_TOKEN
+                    if isinstance(product, Packed)
+                    else text_chars(product)
+                    for product in products
+                ],
+                model.longest,
+            )
         )
     ]
 

@@ -14,7 +14,7 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from bundle.text import Row
+from bundle.text import Rows
 from service.scoring.budget import PRIORITIES
 from service.scoring.model import ServedModel
 from service.scoring.scheduler import WORTHWHILE_TOKENS, Entry, Run, Scheduler, Tokenize
@@ -32,7 +32,7 @@ class Owner(Protocol):
         """Turn the texts into rows and return their padded lengths; None if nobody waits for them any more."""
         ...
 
-    def rows(self, places: Sequence[int]) -> Sequence[Row]:
+    def rows(self, places: Sequence[int]) -> Rows:
         """Return rows that are about to be computed."""
         ...
 
@@ -140,7 +140,7 @@ class WorkerPool:
         """Queue a request; after `stop` it is forgotten."""
         with self._changed:
             self._scheduler.add(entry)
-            self._changed.notify()
+            self._changed.notify(entry.runs)
 
     def drop(self, entry: Entry[Owner]) -> None:
         """Start nothing more of a request."""
@@ -222,7 +222,8 @@ class WorkerPool:
     def _compute(self, run: Run[Owner], worker: int) -> "_Delivery":
         model = run.model
         assert isinstance(model, ServedModel), "every entry is of a model"
-        rows = [row for entry, places in run.parts for row in entry.owner.rows(places)]
+        parts = [entry.owner.rows(places) for entry, places in run.parts]
+        rows = parts[0] if len(parts) == 1 else Rows.joined(parts)
         began_s = time.monotonic()
         logits = model.compute(rows, run.length, worker)
         return _Delivery(run, logits, time.monotonic() - began_s)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models
 
 from bundle.manifest import TextContract
-from bundle.text import PairEncoder, Product, ProductUse, TextUse
+from bundle.text import PairEncoder, Product, ProductUse, Rows, TextUse
 from tests.tiny import NASTY_PAIRS, UNKNOWN, text_contract, tokenizer_json
 
 TOKENIZER = tokenizer_json()
@@ -33,7 +33,7 @@ def test_the_counts_are_those_of_the_rows(query: str, products: list[Product]) -
         assert query_use.tokens + sum(field.tokens for field in use.fields) + 3 == len(row)
         assert row.truncated == any(text.is_clipped for text in (query_use, *use.fields))
         unknown = [text.unknown or 0 for text in (query_use, *use.fields)]
-        assert sum(unknown) == row.ids.count(UNKNOWN) == ENCODER.count_unknown([row])
+        assert sum(unknown) == row.ids.count(UNKNOWN) == ENCODER.count_unknown(Rows.of([row]))
         assert all(
             0 <= count <= text.tokens for count, text in zip(unknown, (query_use, *use.fields), strict=True)
         )

@@ -8,7 +8,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed; see require
 import transformers  # noqa: E402
 
 from bundle import read_bundle  # noqa: E402
-from bundle.text import Row, assemble  # noqa: E402
+from bundle.text import Row, Rows, assemble  # noqa: E402
 from bundle.words import pack_ids  # noqa: E402
 from service.native.session import NativeSession, why_not  # noqa: E402
 from tests.service.support import ROOT  # noqa: E402
@@ -67,7 +67,7 @@ def test_native_logits_are_those_of_the_graph(model: torch.nn.Module) -> None:
     rows = _rows()
     session = OrtSession(graph)
     exact = np.concatenate([session.run(assemble([row], CONTRACT.template)) for row in rows])
-    ours = NativeSession(layout, graph).run_rows(rows, type_ids=True)
+    ours = NativeSession(layout, graph).run_rows(Rows.of(rows), type_ids=True)
 
     assert np.abs(ours - exact).max() < 0.05 * exact.std()
 

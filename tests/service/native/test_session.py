@@ -8,7 +8,7 @@ import pytest
 
 from bundle import Bundle, PairEncoder, read_bundle
 from bundle.errors import SessionFailed
-from bundle.text import Row, assemble
+from bundle.text import Row, Rows, assemble
 from bundle.verify import read_golden, verify_bundle
 from bundle.words import pack_ids
 from service.errors import EngineError
@@ -39,7 +39,7 @@ def _file(bundle: Bundle) -> bytes:
     return bundle.files[bundle.manifest.graph().file]
 
 
-def _rows(bundle: Bundle) -> list[Row]:
+def _rows(bundle: Bundle) -> Rows:
     """The golden pairs, each golden product under one query, and random ids of every length up to the longest."""
     golden = read_golden(bundle.files[bundle.manifest.golden.file])
     encoder = PairEncoder(bundle.files[bundle.manifest.tokenizer], bundle.manifest.text)
@@ -51,7 +51,7 @@ def _rows(bundle: Bundle) -> list[Row]:
     for length in range(4, text.max_length + 1):
         ids = draws.integers(0, text.vocabulary, length).tolist()
         rows.append(Row(pack_ids(ids), query_tokens=int(draws.integers(1, length)), truncated=False))
-    return [*own, *common, *rows]
+    return Rows.of([*own, *common, *rows])
 
 
 def test_the_shipped_bundles_prove_themselves(bundle: Bundle) -> None:
@@ -81,11 +81,11 @@ def test_a_row_has_one_logit(bundle: Bundle, session: NativeSession) -> None:
     template = bundle.manifest.text.template
     together = session.run_rows(rows, type_ids=True)
     order = np.random.default_rng(1).permutation(len(rows))
-    shuffled = session.run_rows([rows[place] for place in order], type_ids=True)
+    shuffled = session.run_rows(rows.take(order.tolist()), type_ids=True)
 
     assert together[order].tobytes() == shuffled.tobytes()
     for row, logit in zip(rows, together, strict=True):
-        assert session.run_rows([row], type_ids=True).tobytes() == logit.tobytes()
+        assert session.run_rows(Rows.of([row]), type_ids=True).tobytes() == logit.tobytes()
         for longer in (0, 1, 13):
             assert session.run(assemble([row], template, len(row) + longer)).tobytes() == logit.tobytes()
 
@@ -114,8 +114,10 @@ def test_types_count_only_where_there_are_such(session: NativeSession) -> None:
     row = Row(ids, query_tokens=3, truncated=False)
     whole = Row(ids, query_tokens=10, truncated=False)
 
-    assert session.run_rows([row], type_ids=True) != session.run_rows([row], type_ids=False)
-    assert session.run_rows([row], type_ids=False) == session.run_rows([whole], type_ids=True)
+    assert session.run_rows(Rows.of([row]), type_ids=True) != session.run_rows(Rows.of([row]), type_ids=False)
+    assert session.run_rows(Rows.of([row]), type_ids=False) == session.run_rows(
+        Rows.of([whole]), type_ids=True
+    )
 
 
 @pytest.mark.parametrize("ids", [[], [-1], [30_522], [1 << 30], [5] * 513])
@@ -125,8 +127,8 @@ def test_rows_that_cannot_be_computed_are_refused(session: NativeSession, ids: l
     bad = Row(pack_ids(ids), query_tokens=0, truncated=False)
 
     with pytest.raises(EngineError, match="a row is empty"):
-        session.run_rows([good, bad], type_ids=True)
-    assert np.isfinite(session.run_rows([good], type_ids=True)).all()
+        session.run_rows(Rows.of([good, bad]), type_ids=True)
+    assert np.isfinite(session.run_rows(Rows.of([good]), type_ids=True)).all()
 
 
 def test_ids_past_32_bits_are_refused(session: NativeSession) -> None:
@@ -140,7 +142,7 @@ def test_ids_past_32_bits_are_refused(session: NativeSession) -> None:
 
 def test_no_rows_no_logits(session: NativeSession) -> None:
     """An empty run is one."""
-    assert session.run_rows([], type_ids=True).shape == (0,)
+    assert session.run_rows(Rows.of([]), type_ids=True).shape == (0,)
 
 
 def test_a_file_that_is_too_short_is_refused(bundle: Bundle) -> None:
@@ -209,7 +211,7 @@ def test_no_memory_is_an_error(monkeypatch: pytest.MonkeyPatch, session: NativeS
 
     def compute() -> None:
         try:
-            session.run_rows([Row(pack_ids([1]), 1, truncated=False)], type_ids=True)
+            session.run_rows(Rows.of([Row(pack_ids([1]), 1, truncated=False)]), type_ids=True)
         except MemoryError as error:
             found.append(error)
 

@@ -23,12 +23,6 @@ BUNDLE = read_bundle(ROOT / "models", "default")
 TOKENIZER = BUNDLE.files[BUNDLE.manifest.tokenizer]
 
 
-@pytest.fixture(autouse=True)
-def _ask_always(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ask the table of lists of any length, so that short ones test it too."""
-    monkeypatch.setattr(words, "_FEW", 1)
-
-
 pytestmark = needs_native
 
 

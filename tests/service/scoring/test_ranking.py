@@ -43,7 +43,7 @@ def test_any_logits_give_every_product_one_place(
     assert [(-place.score, place.index) for place in scored] == sorted(
         (-place.score, place.index) for place in scored
     )
-    assert places[: len(scored)] == tuple(scored)
+    assert list(places[: len(scored)]) == scored
     assert all(LEAST <= place.score <= 1 and place.score == round(place.score, DECIMALS) for place in scored)
     assert [place.index for place in rest] == sorted(place.index for place in rest)
     printed = [float(decimal(place.score)) for place in rest]
