@@ -6,7 +6,7 @@ Invariant: any request gets an answer of the documented shapes, and an error tel
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final, TypeVar
 
@@ -25,7 +25,7 @@ from service.errors import Reason, Refused
 from service.process.lifecycle import Lifecycle, State
 from service.rollout.opinions import SecondOpinions
 from service.rollout.versions import Version, Versions
-from service.scoring.budget import Terms, settle, tenant_of
+from service.scoring.budget import TERMS_HEADERS, Terms, settle, tenant_of
 from service.scoring.call import Ranking
 from service.scoring.ranker import Ranker
 from service.scoring.scorer import Scorer
@@ -38,6 +38,7 @@ LOOP_PARSE_BYTES: Final = 65_536  # parsed within 0.1 ms; a larger body goes to 
 SPOKEN: Final = "shelfrank.dialect"  # where in a scope it stands how to refuse
 RECEIVED: Final = "shelfrank.received_s"  # where in a scope it stands when its body was complete
 JSON_BYTES: Final = "inference-header-content-length"
+_TERMS: Final = {name.encode() for name in TERMS_HEADERS}
 
 
 class Api:
@@ -180,7 +181,7 @@ class Api:
         return body
 
     def _tenant(self, request: Request) -> str:
-        return tenant_of(request.headers, request.scope.get(TENANT), self._settings)
+        return tenant_of(_terms_told(request), request.scope.get(TENANT), self._settings)
 
     async def _parse(
         self, parse: Callable[[bytes, Settings], Result], body: bytes, request: Request
@@ -196,7 +197,7 @@ class Api:
         if version is None:
             raise Refused(Reason.MODEL_NOT_FOUND, ("model",))
         trace = trace_of(request)
-        terms = settle(ask.wish, request.headers, self._tenant(request), trace.started_s, self._settings)
+        terms = settle(ask.wish, _terms_told(request), self._tenant(request), trace.started_s, self._settings)
         received_s: float = request.scope[RECEIVED]
         parsed_s = time.monotonic()
         ranking = await self._rank(ask, version, terms, request)
@@ -242,3 +243,9 @@ class Api:
             late = unscored.deadline == unscored.failed
             raise Refused(Reason.DEADLINE if late else Reason.UNSCORED)
         return ranking
+
+
+def _terms_told(request: Request) -> Mapping[str, str]:
+    """Return those headers that say on which terms a request comes; of one that is there twice, the first."""
+    headers = reversed(request.scope["headers"])
+    return {str(name, "ascii"): str(value, "latin-1") for name, value in headers if name in _TERMS}

@@ -43,7 +43,7 @@ class Document(Struct, omit_defaults=True, gc=False):
 
         Being Python, it also lets the event loop have the interpreter in between when a worker parses.
         """
-        if self.id is None and not self.has_texts:
+        if self.id is None and self.title is None and not self.has_texts:
             raise ValueError(_EMPTY)
 
     @property
@@ -166,6 +166,7 @@ class Query:
     wish: Wish = NO_WISH
 
 
+_NO_TEXTS: Final = Product()
 _DECODER: Final = msgspec.json.Decoder(RerankRequest)
 _PATH: Final = re.compile(r" - at `\$((?:\.[a-z_][a-z_0-9]*|\[\d+\])+)`$")
 _STEP: Final = re.compile(r"[a-z_][a-z_0-9]*|\d+")
@@ -199,11 +200,11 @@ def to_products(documents: Sequence[str | Document], limits: Settings, name: str
     if len(documents) > limits.max_documents:
         raise Refused(Reason.TOO_MANY_DOCUMENTS, (name,))
     products: list[Asked] = []
-    for index, document in enumerate(documents):
-        try:
-            products.append(_asked(document, limits))
-        except Refused as refusal:
-            raise Refused(refusal.reason, (name, index, *refusal.loc)) from None
+    try:
+        for document in documents:
+            products.append(_asked(document, limits))  # noqa: PERF401  how many there are says which one is refused
+    except Refused as refusal:
+        raise Refused(refusal.reason, (name, len(products), *refusal.loc)) from None
     return products
 
 
@@ -260,8 +261,6 @@ def _asked(document: str | Document, limits: Settings) -> Asked:
 
 def to_product(document: Document, max_chars: int) -> Product | None:
     """Return the texts of a document, None if it has none; Refused if one is too long."""
-    if not document.has_texts:
-        return None
     bullets = document.bullets
     product = Product(
         document.title or "",
@@ -272,6 +271,8 @@ def to_product(document: Document, max_chars: int) -> Product | None:
         document.description or "",
         document.text or "",
     )
+    if product == _NO_TEXTS and not document.has_texts:
+        return None
     if max(map(len, product)) > max_chars:
         name = next(name for name, text in product._asdict().items() if len(text) > max_chars)
         raise Refused(Reason.TEXT_TOO_LONG, (name,))

@@ -16,6 +16,8 @@ from typing import Self
 import numpy as np
 
 from service.cache.score_table import ScoreTable
+from service.native.score_table import NativeScoreTable
+from service.native.session import why_not_here
 from service.scoring.budget import Terms
 
 
@@ -63,7 +65,7 @@ class ScoreCache:
     """Logits of pairs under their keys, and the pairs that are on their way."""
 
     def __init__(self, max_bytes: int, ttl_s: float) -> None:
-        self.table = ScoreTable(max_bytes, ttl_s)
+        self.table = (ScoreTable if why_not_here() else NativeScoreTable)(max_bytes, ttl_s)
         self.counts = CacheCounts()
         self._flights: dict[bytes, _Flight] = {}
 
@@ -72,17 +74,19 @@ class ScoreCache:
 
         A key that is in the list twice is to be computed once: the second one is shared with the first.
         """
-        claims = Claims(self, keys)
+        claims, flights = Claims(self, keys), self._flights
         for index, (key, logit) in enumerate(zip(keys, self.table.find(keys, now_s).tolist(), strict=True)):
             if logit == logit:  # noqa: PLR0124  NaN is no logit
                 claims.known[index] = logit
                 continue
-            flight = self._flights.setdefault(key, _Flight())
-            if flight.is_worth_waiting_for(terms):
+            flight = flights.get(key)
+            if flight is None:
+                flight = flights[key] = _Flight()
+            elif flight.is_worth_waiting_for(terms):
                 claims.shared[index] = flight.follow()
-            else:
-                flight.leaders.append(terms)
-                claims._led[index] = flight, terms  # noqa: SLF001  a claim is the cache's other half
+                continue
+            flight.leaders.append(terms)
+            claims._led[index] = flight, terms  # noqa: SLF001  a claim is the cache's other half
         self.counts.hits += len(claims.known)
         self.counts.shared += len(claims.shared)
         self.counts.misses += len(keys) - len(claims.known) - len(claims.shared)

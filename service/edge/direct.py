@@ -1,12 +1,13 @@
-"""Hands the requests of one path to their handler without the framework's routing in between.
+"""An application with layers before the framework, the innermost of which answers one path without it.
 
 Knows ASGI and what a handler may raise; does not know bodies, keys or answers.
 Invariant: a request is answered as the framework's own route, which still stands in the schema, would answer it.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Final
+from typing import Any, Final
 
+from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -14,6 +15,23 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 Handle = Callable[[Request], Awaitable[Response]]
 OnError = Mapping[type[Exception], Callable[[Request, Exception], Awaitable[Response]]]
 METHOD: Final = "POST"
+
+
+class Application(FastAPI):
+    """FastAPI with layers before it; its own middleware would stand behind three layers of the framework."""
+
+    def __init__(self, **settings: Any) -> None:
+        """Take the settings of FastAPI."""
+        super().__init__(**settings)
+        self._layers: ASGIApp = super().__call__
+
+    def put_before(self, layer: Callable[..., ASGIApp], **settings: Any) -> None:
+        """Have ASGI middleware see every request first, before the layers that are there already."""
+        self._layers = layer(self._layers, **settings)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection; what is not HTTP is the framework's."""
+        await (self._layers if scope["type"] == "http" else super().__call__)(scope, receive, send)
 
 
 class Direct:

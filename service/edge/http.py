@@ -21,7 +21,7 @@ from service.catalogue.handlers import ProductsApi
 from service.dialects import cohere, jina, kserve, shared, tei, vllm, voyage
 from service.dialects.dialect import Dialect, Refuse
 from service.edge.admin import build_admin, health_handlers
-from service.edge.direct import Direct, OnError
+from service.edge.direct import Application, Direct, OnError
 from service.edge.keys import KeyRing, Locked
 from service.edge.middleware import Edge, JsonResponse, trace_of
 from service.errors import ClientGone, Reason, Refused
@@ -113,7 +113,7 @@ def build_app(
         if tracing is not None:
             await asyncio.to_thread(tracing.close)
 
-    app = FastAPI(
+    app = Application(
         title="shelfrank",
         version=API_VERSION,
         description=DESCRIPTION,
@@ -158,9 +158,7 @@ def build_app(
         app.add_api_route(path, handler, methods=["GET"])
     _add_foreign_routes(app, api)
     refuse = _refusal(metrics)
-    app.add_middleware(
-        Direct, path="/v1/rerank", handle=api.rerank, on_error=_add_error_handlers(app, refuse)
-    )
+    app.put_before(Direct, path="/v1/rerank", handle=api.rerank, on_error=_add_error_handlers(app, refuse))
     _add_middleware(app, settings, metrics, ring, refuse)
     app.openapi = with_schemas(app.openapi)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
     return app
@@ -212,7 +210,7 @@ def _refusal(metrics: Metrics) -> Refusal:
 
 
 def _add_middleware(
-    app: FastAPI, settings: Settings, metrics: Metrics, ring: KeyRing | None, refuse: Refusal
+    app: Application, settings: Settings, metrics: Metrics, ring: KeyRing | None, refuse: Refusal
 ) -> None:
     """Put the layers around the application, the innermost first; a preflight request carries no key."""
 
@@ -221,16 +219,16 @@ def _add_middleware(
         return refuse(request, Refused(Reason.UNAUTHENTICATED), CHALLENGE)
 
     if ring is not None:
-        app.add_middleware(Locked, ring=ring, refuse=refuse_unknown)
+        app.put_before(Locked, ring=ring, refuse=refuse_unknown)
     if settings.cors_origins:
-        app.add_middleware(
+        app.put_before(
             CORSMiddleware,
             allow_origins=settings.cors_origins.split(","),
             allow_methods=["GET", "POST"],
             allow_headers=CORS_HEADERS,
             expose_headers=["x-request-id", "x-degraded", "retry-after"],
         )
-    app.add_middleware(Edge, metrics=metrics)
+    app.put_before(Edge, metrics=metrics)
 
 
 def _add_error_handlers(app: FastAPI, answer: Refusal) -> OnError:

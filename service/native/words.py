@@ -23,6 +23,7 @@ KNOWN_CHARS: Final = (
     65_536  # of a list that is read at once if its words are known, which takes 0.1 ms at most
 )
 _MOST_UNKNOWN: Final = 1_024  # words of one call
+_LESSONS: Final = 2
 _ANY_CHARS: Final = 2**62
 _WORD_BYTES: Final = 64  # as in words.c
 _CUT: Final = 1  # as in words.c; a row of a higher state was not read
@@ -93,10 +94,7 @@ class NativePairEncoder(PairEncoder):
         items = _items(products)
         parts = []
         for start in range(0, len(items), AT_ONCE):
-            read = self._table.read(query, items, start, _ANY_CHARS)
-            if read is None or not read.is_whole:
-                self._table.learn(self._tokens.of(()))
-                read = self._table.read(query, items, start, _ANY_CHARS)
+            read = self._learnt(self._table, query, items, start)
             some = products[start : start + AT_ONCE]
             if read is None:
                 parts.append(super().encode(query, some))
@@ -108,6 +106,16 @@ class NativePairEncoder(PairEncoder):
                 mixed = (next(others) if place in unread else row for place, row in enumerate(read.rows))
                 parts.append(Rows.of(mixed))
         return parts[0] if len(parts) == 1 else Rows.joined(parts)
+
+    def _learnt(
+        self, table: "_Table", query: str, items: list[Product | bytes | None], start: int
+    ) -> "_Read | None":
+        """Return rows of at most so many items, once the table has learnt the query's words, then the products'."""
+        for _ in range(_LESSONS):
+            read = table.read(query, items, start, _ANY_CHARS)
+            if (read is not None and read.is_whole) or not table.learn(self._tokens.of(())):
+                return read
+        return table.read(query, items, start, _ANY_CHARS)
 
     def encode_known(self, query: str, products: Sequence[Product | Packed]) -> Rows | None:
         """Return the same rows if all words are known and there are not many, else None; either takes 0.1 ms at most."""
@@ -181,8 +189,11 @@ class _Table:
         )
         return _Read(rows, states)
 
-    def learn(self, tokens: TokensOf) -> None:
-        """Keep the words that were not known to the last `read` of this thread, with the ids that `tokens` says."""
+    def learn(self, tokens: TokensOf) -> int:
+        """Keep the words that were not known to the last `read` of this thread, with the ids that `tokens` says.
+
+        Return how many there were.
+        """
         space = self._space()
         for place in range(space.struct.unknown):
             start = _WORD_BYTES * place
@@ -191,6 +202,7 @@ class _Table:
             self._library.shelfrank_words_keep(
                 self._address, word, len(word), packed, len(packed) // TOKEN_BYTES
             )
+        return int(space.struct.unknown)
 
     def _space(self) -> "_Space":
         """What this thread has its rows written on."""

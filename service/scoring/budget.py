@@ -15,9 +15,11 @@ from service.settings import Settings
 Word = TypeVar("Word", bound=str)
 Priority = Literal["search", "autocomplete", "offline"]
 OnFailure = Literal["degrade", "error"]
+_ON_FAILURE: Final[tuple[OnFailure, ...]] = get_args(OnFailure)
 PRIORITIES: Final[tuple[Priority, ...]] = get_args(Priority)
 """Most urgent first: somebody waits for a search page, types on in a box, or does not wait at all."""
 
+TERMS_HEADERS: Final = ("x-tenant", "x-budget-ms", "x-priority", "x-on-failure")
 ANYBODY: Final = "default"
 """The tenant of a request that names none that is known."""
 
@@ -86,7 +88,7 @@ def settle(
         deadline_s=first_byte_s + budget_s,
         priority=wish.priority or _word(headers.get("x-priority"), PRIORITIES, "x-priority") or "search",
         on_failure=wish.on_failure
-        or _word(headers.get("x-on-failure"), get_args(OnFailure), "x-on-failure")
+        or _word(headers.get("x-on-failure"), _ON_FAILURE, "x-on-failure")
         or limits.on_failure,
         tenant=tenant,
     )

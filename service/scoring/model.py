@@ -18,7 +18,7 @@ from service.native.ranking import NativeScale
 from service.native.session import NativeSession
 from service.native.words import NativePairEncoder
 from service.scoring.cost import CostModel
-from service.scoring.ranking import Causes, Places, Unscored, rank_places
+from service.scoring.ranking import ALL_SCORED, Causes, Places, Unscored, rank_places
 from service.scoring.shapes import ShapeSet
 
 NATIVE_STEP: Final = 24
@@ -103,4 +103,5 @@ class ServedModel:
         if self._scale is None:
             return rank_places(logits, causes, self.bundle.manifest)
         indices, scores, labels, by_cause = self._scale.rank(logits, causes)
-        return Places(indices, scores, labels), Unscored(*by_cause[1:])
+        unscored = Unscored(*by_cause[1:]) if sum(by_cause[1:]) else ALL_SCORED
+        return Places(indices, scores, labels), unscored

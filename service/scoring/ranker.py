@@ -57,9 +57,7 @@ class Ranker:
 
         A ranking that is to be `measured` asks no cache, since it wants to know how the engine comes to its scores.
         """
-        if self._cache is None and not any(
-            isinstance(asked, Reference) for _, products in groups for asked in products
-        ):
+        if self._cache is None and not (self._catalogue is not None and _has_references(groups)):
             return await self._scorer.rank(model, cast("Groups", groups), terms, measured=measured)
         known = await self._resolve(model, groups, as_texts=measured)
         places = [place for place, item in enumerate(known) if item is not None]
@@ -111,6 +109,9 @@ class Ranker:
         measured: bool = False,
     ) -> Ranking:
         """Have the products at some places scored, which are in order."""
+        if len(places) == len(known) and len(groups) == 1:
+            products = [item.product for item in known if item is not None]
+            return await self._scorer.rank(model, [(groups[0][0], products)], terms, measured=measured)
         chosen = set(places)
         wanted: Groups = []
         start = 0
@@ -127,18 +128,13 @@ class Ranker:
     ) -> list[Found | None]:
         """Return what is known of each product; ids not asked for lately go to a worker, for the disk may be slow."""
         asked = [product for _, products in groups for product in products]
-        catalogue = self._catalogue
         references = [product for product in asked if isinstance(product, Reference)]
         found: Mapping[int, Found | None] = {}
-        if catalogue is not None and references:
-            known = None if as_texts else _recall(catalogue, model, references)
-            if known is None:
-                known = await self._offload(lambda: _look_up(catalogue, model, references, as_texts=as_texts))
+        if self._catalogue is not None and references:
+            known = await self._refer(self._catalogue, model, references, as_texts=as_texts)
+            if len(references) == len(asked):
+                return known
             found = dict(zip(map(id, references), known, strict=True))
-            if self._meter is not None:
-                hits = sum(each is not None for each in found.values())
-                self._meter.hits.inc(hits)
-                self._meter.misses.inc(len(found) - hits)
         texts = [product for product in asked if isinstance(product, Product)]
         digests = [b""] * len(texts)
         if self._cache is not None:
@@ -147,6 +143,19 @@ class Ranker:
         return [
             found.get(id(product)) if isinstance(product, Reference) else next(of_texts) for product in asked
         ]
+
+    async def _refer(
+        self, catalogue: Catalogue, model: ServedModel, references: Sequence[Reference], *, as_texts: bool
+    ) -> list[Found | None]:
+        """Return what is known of each reference, and count it."""
+        known = None if as_texts else _recall(catalogue, model, references)
+        if known is None:
+            known = await self._offload(lambda: _look_up(catalogue, model, references, as_texts=as_texts))
+        if self._meter is not None:
+            misses = known.count(None)
+            self._meter.hits.inc(len(known) - misses)
+            self._meter.misses.inc(misses)
+        return known
 
     async def _digests(self, products: Sequence[Product]) -> list[bytes]:
         """Return the digests of products, of many or long ones by a worker."""
@@ -174,9 +183,13 @@ def _keys(model: ServedModel, groups: AskedGroups, known: Sequence[Found | None]
     return keys
 
 
+def _has_references(groups: AskedGroups) -> bool:
+    return any(isinstance(asked, Reference) for _, products in groups for asked in products)
+
+
 def _recall(
     catalogue: Catalogue, model: ServedModel, references: Sequence[Reference]
-) -> Sequence[Found | None] | None:
+) -> list[Found | None] | None:
     """Find products by their ids alone if all were looked up lately."""
     if any(reference.product is not None for reference in references):
         return None

@@ -103,7 +103,7 @@ class Unscored:
     @property
     def reason(self) -> str | None:
         """The gravest cause, which the answer names."""
-        return next((cause for cause, count in self.by_cause.items() if count), None)
+        return next((cause for cause, count in self.by_cause.items() if count), None) if self.total else None
 
 
 _CAUSES: Final = tuple(cause.name for cause in fields(Unscored))

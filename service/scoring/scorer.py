@@ -79,7 +79,7 @@ class Scorer:
         if not admitted and not measured:
             call.end()
             return future
-        entry = Entry[Owner](
+        entry: Entry[Owner] = Entry(
             owner=call,
             model=model,
             level=terms.level,
@@ -108,16 +108,18 @@ class Scorer:
         What waits may take longer than predicted, as others did lately; with nothing before it a request is let in as
         it is predicted, so that there is always one to learn from.
         """
-        pool, slip = self.pool, self._slips[terms.level]
+        pool, slip, whole_s = self.pool, self._slips[terms.level], math.fsum(costs_s)
         spreads = CAUTION[terms.on_failure]
         is_first = not pool.backlog_s
+        if is_first and whole_s / pool.size <= available_s:
+            return len(costs_s), whole_s / pool.size
 
         def finish_s(cost_s: float) -> float:
             predicted_s = pool.finish_s(terms.level, terms.tenant, cost_s)
             return predicted_s if is_first else slip.expected_s(predicted_s, spreads)
 
         worthwhile = (cost_s for cost_s in accumulate(costs_s) if is_first or cost_s >= LEAST_PART_S)
-        least_s = next(worthwhile, math.fsum(costs_s))
+        least_s = next(worthwhile, whole_s)
         admitted = (
             0 if finish_s(least_s) > available_s else documents_that_fit(costs_s, finish_s, available_s)
         )

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 
 from bundle.errors import TextContractMismatch, TokenizerInvalid, VocabularyMismatch
 from bundle.manifest import FieldSpec, TextContract
-from bundle.text import PairEncoder, Product, Row, assemble, padded_length
+from bundle.text import PairEncoder, Product, Row, Rows, assemble, padded_length
 from bundle.words import pack_ids
 from tests.tiny import END, NASTY_PAIRS, PAD, START, UNKNOWN, text_contract, tokenizer_json
 
@@ -244,3 +244,16 @@ def test_assemble_refuses_what_does_not_fit() -> None:
         assemble(ROWS, CONTRACT.template, 5)
     with pytest.raises(ValueError, match="no rows"):
         assemble([], CONTRACT.template)
+
+
+def test_rows_are_one_block_and_many() -> None:
+    """Rows are read, sliced, chosen and joined as the single rows that they were made of."""
+    made = [Row(pack_ids(range(count)), query_tokens=1, truncated=count % 2 == 0) for count in (2, 3, 4, 5)]
+    rows = Rows.of(made)
+
+    assert made == list(rows)
+    assert (made[1], made[-1], made[1:3]) == (rows[1], rows[-1], list(rows[1:3]))
+    assert [made[2], made[0]] == list(rows.take([2, 0]))
+    assert rows == Rows.joined([rows[:1], rows[1:], Rows.of([])])
+    with pytest.raises(IndexError):
+        _ = rows[4]

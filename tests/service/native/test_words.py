@@ -141,3 +141,33 @@ def test_threads_share_a_table() -> None:
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda products: native.encode("w1", products), lists * 2))
     assert found == [plain.encode("w1", products) for products in lists * 2]
+
+
+def test_known_words_are_read_at_once() -> None:
+    """Rows are there at once if every word was read before, and are not if one was not, or if there is much text."""
+    native = NativePairEncoder(TOKENIZER, WIDE)
+    products = [Product(title="oak chair", text="solid oak"), Product(title="oak table")]
+
+    assert native.encode_known("oak", products) is None
+    rows = native.encode("oak", products)
+    assert rows == native.encode_known("oak", products)
+    assert native.encode_known("birch", products) is None
+    assert native.encode_known("oak", [*products, Product(title="birch")]) is None
+    assert native.encode_known("oak", [Product(title="oak " * words.KNOWN_CHARS)]) is None
+    assert native.encode_known("oak", products * words.AT_ONCE) is None
+
+
+def test_a_payload_of_another_contract_is_an_error() -> None:
+    """Bytes that are no payload are refused as the plain encoder refuses them."""
+    for encoder in _pair(WIDE):
+        for payload in (b"", b"\x03", b"\x08\0" * 4, b"\x02\0" * 3):
+            with pytest.raises(ValueError, match="no payload"):
+                encoder.encode("oak", [Packed(payload)])
+
+
+def test_tokens_without_a_piece_are_counted() -> None:
+    """Unknown tokens are counted as the plain encoder counts them."""
+    plain, native = _pair(WIDE)
+    rows = plain.encode("oak 😀", [Product(title="chair 😀 漢"), Product()])
+
+    assert plain.count_unknown(rows) == native.count_unknown(rows) > 0

@@ -40,7 +40,7 @@ def _rows(bundle: Bundle) -> list[Row]:
     golden = read_golden(bundle.files[bundle.manifest.golden.file])
     encoder = PairEncoder(bundle.files[bundle.manifest.tokenizer], bundle.manifest.text)
     own = [encoder.encode(row.query, [row.product])[0] for row in golden]
-    return own + encoder.encode("wireless mouse", [row.product for row in golden])
+    return [*own, *encoder.encode("wireless mouse", [row.product for row in golden])]
 
 
 def _runs(lengths: list[int], most: int) -> Iterator[tuple[int, list[int]]]:

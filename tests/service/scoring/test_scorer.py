@@ -115,7 +115,7 @@ def test_no_products_are_measured_without_a_run(tiny_bundle: Path) -> None:
 
     ((query, products),) = ranking.uses
     assert (2, []) == (query.tokens, products)
-    assert () == ranking.places
+    assert not ranking.places
     assert session.runs == []
 
 
