@@ -101,7 +101,8 @@ class ScoreCache:
         flight.leaders.remove(terms)
         if logit is None and flight.leaders:
             return  # another leader may still bring it
-        flight.land(logit)
+        if flight.followers is not None:
+            flight.land(logit)
         if self._flights.get(key) is flight:
             del self._flights[key]
 

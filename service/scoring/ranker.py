@@ -20,7 +20,7 @@ from service.catalogue.record import Found
 from service.scoring.budget import RESPOND_S, Terms
 from service.scoring.call import Groups, Ranking
 from service.scoring.model import ServedModel
-from service.scoring.ranking import Cause
+from service.scoring.ranking import ALL_SCORED, Cause
 from service.scoring.scorer import Scorer
 from service.telemetry.meters import CatalogueMeter
 
@@ -86,6 +86,8 @@ class Ranker:
             part = await self._compute(model, groups, known, of, terms)
             parts.append((of, part))
             logits = part.logits.tolist()
+            if part.unscored is ALL_SCORED:
+                return dict(zip(chosen, logits, strict=True))
             computed = np.flatnonzero(part.causes == Cause.SCORED).tolist()
             return {chosen[place]: logits[place] for place in computed}
 

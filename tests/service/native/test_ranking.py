@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bundle import Manifest
 from bundle.manifest import Calibration, Label
 from service.api.answer import write_results as write_plainly
 from service.native.ranking import NativeScale, write_results

@@ -143,8 +143,9 @@ def test_threads_share_a_table() -> None:
     assert found == [plain.encode("w1", products) for products in lists * 2]
 
 
-def test_known_words_are_read_at_once() -> None:
+def test_known_words_are_read_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows are there at once if every word was read before, and are not if one was not, or if there is much text."""
+    monkeypatch.setattr(words, "FEW_WORDS", 0)
     native = NativePairEncoder(TOKENIZER, WIDE)
     products = [Product(title="oak chair", text="solid oak"), Product(title="oak table")]
 
@@ -171,3 +172,13 @@ def test_tokens_without_a_piece_are_counted() -> None:
     rows = plain.encode("oak 😀", [Product(title="chair 😀 漢"), Product()])
 
     assert plain.count_unknown(rows) == native.count_unknown(rows) > 0
+
+
+def test_few_new_words_are_learnt_at_once() -> None:
+    """A new word or two keep nobody waiting; more than a few are left to whoever has the time."""
+    plain, native = _pair(WIDE)
+    products = [Product(title="oak chair"), Product(title="oak table")]
+
+    assert plain.encode("birch", products) == native.encode_known("birch", products)
+    many = [Product(title=" ".join(f"w{number}" for number in range(words.FEW_WORDS + 1)))]
+    assert native.encode_known("birch", many) is None
