@@ -4,6 +4,7 @@ Knows raw HTTP, the stages that an answer tells, and a session of the same bundl
 Invariant: bare calls and requests take turns in one run; the last line is one JSON document.
 
     python benchmarks/stages.py                       one document, 50 as text, the same 50 by id
+    python benchmarks/stages.py --cache               the same with the score cache on, and no pair asked for twice
 
 Exit codes: 0 measured, 1 could not measure.
 """
@@ -48,8 +49,9 @@ STAGES: Final = ("receive", "parse", "queue", "tokenize", "infer")
 class Line:
     """Medians of one kind of request, in milliseconds, seen by a client on the same machine.
 
-    `bare_ms` is the runtime's call for the same pair, in a process of its own, None for a list. `beside_ms` is all of
-    the request but computing.
+    `bare_ms` is the engine's call for the same pair, in a process of its own, None for a list. `beside_ms` is all of
+    the request but computing. `idle_ms` is how long the client waits for an answer that says nothing, asked for after
+    a pause as long as the list took: two processes that are woken, their sockets, and the framework.
     """
 
     kind: str
@@ -58,6 +60,7 @@ class Line:
     p99_ms: float
     bare_ms: float | None
     beside_ms: float
+    idle_ms: float
     stages_ms: dict[str, float]
 
 
@@ -88,11 +91,14 @@ class Client:
         took_s = time.perf_counter() - began_s
         if not head.startswith(b"HTTP/1.1 200"):
             raise ServiceError(f"the service answered {head.splitlines()[0].decode()}")
-        return took_s, json.loads(body)
+        return took_s, json.loads(body) if body else {}
 
 
-def measure(url: str, rounds: int, seed: int) -> list[Line]:
-    """Measure each kind of request; a bare call of the runtime goes with each request of one document."""
+def measure(url: str, rounds: int, seed: int, *, fresh: bool) -> list[Line]:
+    """Measure each kind of request; a bare call of the engine goes with each request of one document.
+
+    With `fresh` no query is asked twice: each has its number as a word more.
+    """
     rng = random.Random(seed)  # noqa: S311 - load, not secrets
     rows = [json.loads(line) for line in PRODUCTS.read_text(encoding="utf-8").splitlines()]
     texts = [{name: text for name, text in row.items() if name != "query" and text} for row in rows]
@@ -107,7 +113,9 @@ def measure(url: str, rounds: int, seed: int) -> list[Line]:
         f"{LIST} by id": lambda chosen: [{"id": f"sku-{number}"} for number in chosen],
     }
     lists = [(rng.choice(queries), rng.sample(range(len(texts)), LIST)) for _ in range(LISTS)]
-    return [_line(client, kind, documents, lists, bare, rounds) for kind, documents in kinds.items()]
+    return [
+        _line(client, kind, documents, lists, bare, rounds, fresh=fresh) for kind, documents in kinds.items()
+    ]
 
 
 def _line(  # noqa: PLR0913, PLR0917  one kind of request, and what goes with it
@@ -117,30 +125,37 @@ def _line(  # noqa: PLR0913, PLR0917  one kind of request, and what goes with it
     lists: Sequence[tuple[str, list[int]]],
     bare: Callable[[str, object], float],
     rounds: int,
+    *,
+    fresh: bool,
 ) -> Line:
-    payloads = []
-    for query, chosen in lists:
-        body = json.dumps({"query": query, "documents": documents(chosen)}, ensure_ascii=False).encode()
-        payloads.append((client.payload("POST", "/v1/rerank", body), query, documents(chosen)[0]))
     is_single = kind.startswith("1 ")
-    times_s, bare_s, stages = [], [], []
+    sizes, times_s, idle_s, bare_s, stages = [], [], [], [], []
     for number in range(WARM_UP + rounds):
-        payload, query, first = payloads[number % len(payloads)]
+        query, chosen = lists[number % len(lists)]
+        asked = documents(chosen)
+        text = f"{query} {kind.replace(' ', '')}{number}" if fresh else query
+        body = json.dumps({"query": text, "documents": asked}, ensure_ascii=False).encode()
+        payload = client.payload("POST", "/v1/rerank", body)
         took_s, answer = client.ask(payload)
-        alone_s = bare(query, first) if is_single else 0.0
+        alone_s = bare(query, asked[0]) if is_single else 0.0
+        time.sleep(took_s)
+        nothing_s, _ = client.ask(client.payload("GET", "/livez", b""))
         if number >= WARM_UP:
+            sizes.append(len(payload))
             times_s.append(took_s)
+            idle_s.append(nothing_s)
             bare_s.append(alone_s)
             stages.append(answer["timings_ms"])
     medians = {stage: statistics.median(told[stage] for told in stages) for stage in STAGES}  # type: ignore[index]  # our own answer
     beside = [took * 1_000 - told["infer"] for took, told in zip(times_s, stages, strict=True)]  # type: ignore[index]  # as above
     return Line(
         kind=kind,
-        request_bytes=round(statistics.mean(len(payload) for payload, _, _ in payloads)),
+        request_bytes=round(statistics.mean(sizes)),
         request_ms=statistics.median(times_s) * 1_000,
         p99_ms=(percentile(times_s, 0.99) or 0.0) * 1_000,
         bare_ms=statistics.median(bare_s) * 1_000 if is_single else None,
         beside_ms=statistics.median(beside),
+        idle_ms=statistics.median(idle_s) * 1_000,
         stages_ms=medians,
     )
 
@@ -176,13 +191,18 @@ def format_table(lines: Sequence[Line]) -> str:
         "p99 ms",
         "bare call ms",
         "all but infer ms",
+        "idle ms",
         *STAGES,
     ]
     out = ["| " + " | ".join(heads) + " |", "|" + " ---: |" * len(heads)]
     for line in lines:
         bare = "-" if line.bare_ms is None else f"{line.bare_ms:.2f}"
         cells = [line.kind, str(line.request_bytes), f"{line.request_ms:.2f}", f"{line.p99_ms:.2f}", bare]
-        cells += [f"{line.beside_ms:.2f}", *(f"{line.stages_ms[stage]:.3f}" for stage in STAGES)]
+        cells += [
+            f"{line.beside_ms:.2f}",
+            f"{line.idle_ms:.2f}",
+            *(f"{line.stages_ms[stage]:.3f}" for stage in STAGES),
+        ]
         out.append("| " + " | ".join(cells) + " |")
     return "\n".join(out)
 
@@ -194,14 +214,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--rounds", type=int, default=300, help="requests of each kind [300]")
     parser.add_argument("--seed", type=int, default=1, help="seed of the lists [1]")
+    parser.add_argument(
+        "--cache", action="store_true", help="leave the score cache on, and ask no query twice"
+    )
     options = parser.parse_args(argv)
     machine = describe_machine()
-    os.environ["SHELFRANK_CACHE_BYTES"] = "0"  # the lists repeat; a cache would answer them
+    if not options.cache:
+        os.environ["SHELFRANK_CACHE_BYTES"] = "0"  # the lists repeat; a cache would answer them
     try:
         with tempfile.TemporaryDirectory() as folder:
             os.environ["SHELFRANK_CATALOGUE"] = str(Path(folder) / "catalogue")
             with running_service() as url:
-                lines = measure(url, options.rounds, options.seed)
+                lines = measure(url, options.rounds, options.seed, fresh=options.cache)
     except (ServiceError, OSError) as error:
         print(f"FAILED: {error}", file=sys.stderr)
         return FAILED
@@ -216,6 +240,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     document = {
         "benchmark": "stages",
+        "cache": options.cache,
         "lines": [asdict(line) for line in lines],
         "overhead_ms": single.request_ms - single.bare_ms,
         "machine": machine,

@@ -154,7 +154,7 @@ class Ranker:
         if known is None:
             known = await self._offload(lambda: _look_up(catalogue, model, references, as_texts=as_texts))
         if self._meter is not None:
-            misses = known.count(None)
+            misses = sum(item is None for item in known)  # `count` would compare each with None
             self._meter.hits.inc(len(known) - misses)
             self._meter.misses.inc(misses)
         return known
