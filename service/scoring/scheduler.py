@@ -20,6 +20,7 @@ from typing import Final, Generic, TypeVar
 MAX_RUN_TOKENS: Final = 16_384  # bounds the memory of one run
 WORTHWHILE_TOKENS: Final = 256  # on a core: below this a second run costs more than it shares
 LOOK_BACK: Final = 32  # requests that are looked through for rows to fill a run with
+_ROUNDING_S: Final = 1e-9
 TOKENIZE_SHARE: Final = 1 / 32  # of a request's cost, which is what tokenizing moves its tenant's clock on
 
 Owner = TypeVar("Owner")
@@ -216,9 +217,13 @@ class Scheduler(Generic[Owner]):
 
     @property
     def backlog_s(self) -> float:
-        """Predicted seconds of work that wait or run, for all workers together."""
+        """Predicted seconds of work that wait or run, for all workers together; 0 if there is none.
+
+        Costs are added and taken off again in parts, which leaves some 1e-16 s of a queue that is empty.
+        """
         waiting_s = sum(line.cost_s for lines in self._levels for line in lines.values())
-        return max(0.0, self._running_s + waiting_s) / self._workers
+        work_s = self._running_s + waiting_s
+        return work_s / self._workers if work_s > _ROUNDING_S else 0.0
 
     def _line(self, entry: Entry[Owner]) -> _Line[Owner]:
         return self._levels[entry.level][entry.tenant]

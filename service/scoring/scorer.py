@@ -29,6 +29,7 @@ LEAST_PART_S: Final = 0.04
 """Of a worker. Behind others, a part of a list that takes less is not begun: to be answered costs it a millisecond or two,
 which others could have computed in."""
 
+DOUBT_S: Final = 1.0
 CAUTION: Final = {"error": 1.0, "degrade": 0.5}
 """Spreads of the slip that a request is given beyond what is expected: what is late is work for nothing, the whole of
 it or its last run."""
@@ -106,12 +107,14 @@ class Scorer:
         """Return how many documents fit, and when they are predicted to be done.
 
         What waits may take longer than predicted, as others did lately; with nothing before it a request is let in as
-        it is predicted, so that there is always one to learn from.
+        it is predicted, so that there is always one to learn from. If none was for a while, one that wants all or an
+        error is let in whatever is predicted, or a prediction that was too high once would refuse all for ever.
         """
         pool, slip, whole_s = self.pool, self._slips[terms.level], math.fsum(costs_s)
         spreads = CAUTION[terms.on_failure]
         is_first = not pool.backlog_s
-        if is_first and whole_s / pool.size <= available_s:
+        is_doubted = terms.on_failure == "error" and pool.learnt_since_s > DOUBT_S
+        if is_first and (is_doubted or whole_s / pool.size <= available_s):
             return len(costs_s), whole_s / pool.size
 
         def finish_s(cost_s: float) -> float:

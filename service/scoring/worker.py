@@ -81,10 +81,11 @@ class WorkerPool:
         self._cpus = cpus
         self._on_drop = on_drop
         self._on_error = on_error
-        self._changed = threading.Condition()  # guards the six fields below
+        self._changed = threading.Condition()  # guards the seven fields below
         self._scheduler = Scheduler[Owner](workers, weights, len(PRIORITIES), fill_tokens)
         self._first: deque[Job | Run[Owner]] = deque()  # jobs, and single rows of a run that failed
         self._unlearnt: deque[_Delivery] = deque()
+        self._learnt_s = time.monotonic()
         self._closing = False
         self._busy_since: list[float | None] = [None] * workers
         self._threads = [
@@ -112,6 +113,11 @@ class WorkerPool:
         """Predicted seconds until all that is queued now is done."""
         with self._changed:
             return self._scheduler.backlog_s
+
+    @property
+    def learnt_since_s(self) -> float:
+        """Seconds since it was last seen what a run costs."""
+        return time.monotonic() - self._learnt_s
 
     def busy_since(self) -> list[float | None]:
         """Return for each thread since when it has been at its task, in monotonic seconds, None if idle."""
@@ -231,6 +237,7 @@ class WorkerPool:
     def _learn(self) -> None:
         """Note what runs have cost that were delivered meanwhile."""
         while self._unlearnt:
+            self._learnt_s = time.monotonic()
             delivery = self._unlearnt.popleft()
             model, run = delivery.of.model, delivery.of
             assert isinstance(model, ServedModel), "every entry is of a model"

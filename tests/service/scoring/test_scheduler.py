@@ -307,3 +307,27 @@ def test_no_run_on_a_gpu_is_larger_than_was_set() -> None:
         _queued(scheduler, _entry(f"list {number}"), [64] * 600)
 
     assert max(run.length * run.rows for run in _runs(scheduler)) <= 65_536
+
+
+def test_an_empty_queue_has_no_backlog() -> None:
+    """What was added to the backlog is gone when all is done, to the last bit, or nothing would ever be the first."""
+    scheduler = Scheduler[str](2, WEIGHTS, 2)
+    for number in range(60):
+        lengths = [8 * (1 + (number * row) % 7) for row in range(1 + number % 13)]
+        _queued(scheduler, _entry(str(number), cost_s=0.1 / (3 + number)), lengths)
+        for run in _runs(scheduler):
+            assert scheduler.backlog_s > 0.0
+            scheduler.done(run)
+
+        assert scheduler.backlog_s == 0.0
+
+
+def test_a_tokenized_request_is_ready_at_once() -> None:
+    """A request whose rows are there when it comes is computed without being tokenized, and counts with its rows."""
+    scheduler = Scheduler[str](1, {"default": 1.0}, 1)
+    entry = _entry("known")
+    entry.await_rows([16, 16, 24])
+    scheduler.add(entry)
+
+    assert 2 == entry.runs
+    assert ["known", "known"] == [name for run in _runs(scheduler) for name in _names(run)]

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -271,3 +272,31 @@ def test_alone_any_part_is_begun(tiny_bundle: Path) -> None:
     count, _ = bench.scorer._admit([0.001] * 50, terms(), 0.0015)
 
     assert count == 1
+
+
+def test_a_prediction_that_is_too_high_is_doubted(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A list that is to be an error if it is late is let in against its prediction, if none was computed for a while."""
+    session = FakeSession()
+    bench = fake_bench(tiny_bundle, session)
+    bench.model.costs._costs = (
+        0.0,
+        1.0,
+        0.0,
+    )  # a second for each of two products, with one and a half to spare
+
+    async def ask() -> Ranking:
+        return await bench.rank(
+            [("red shoe", PRODUCTS[:2])], on_failure="error", deadline_s=time.monotonic() + 1.5
+        )
+
+    async def work() -> Ranking:
+        with pytest.raises(Refused) as refused:
+            await ask()
+        assert refused.value.reason is Reason.DEADLINE
+        monkeypatch.setattr("service.scoring.scorer.DOUBT_S", 0.0)
+        return await ask()
+
+    ranking = _with(bench, work)
+
+    assert not ranking.unscored.total
+    assert 2 == sum(rows for rows, _ in session.runs)
