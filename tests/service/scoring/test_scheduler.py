@@ -331,3 +331,22 @@ def test_a_tokenized_request_is_ready_at_once() -> None:
 
     assert 2 == entry.runs
     assert ["known", "known"] == [name for run in _runs(scheduler) for name in _names(run)]
+
+
+def test_a_request_to_tokenize_is_not_overtaken_by_those_that_are() -> None:
+    """However many tokenized requests come behind it, a request is tokenized before any of them is computed."""
+    scheduler = Scheduler[str](1, {"default": 1.0}, 1)
+    for name in ("first", "second", "third", "fourth"):
+        entry = _entry(name)
+        if name != "second":
+            entry.await_rows([64] * 20)
+        scheduler.add(entry)
+    seen = []
+    while (task := scheduler.next(0.0)) is not None:
+        if isinstance(task, Tokenize):
+            seen.append(task.entry.owner)
+            scheduler.tokenized(task.entry, [64] * 20)
+        else:
+            seen += _names(task)
+
+    assert ["first", "second", "third", "fourth"] == list(dict.fromkeys(seen))
