@@ -29,6 +29,10 @@ LEAST_PART_S: Final = 0.04
 """Of a worker. Behind others, a part of a list that takes less is not begun: to be answered costs it a millisecond or two,
 which others could have computed in."""
 
+HEADROOM: Final = 1.15
+"""A request behind others is let in if so many times what is expected fits: a queue that is filled to the last millisecond
+ends in work that is too late, benchmarks/overload.py."""
+
 DOUBT_S: Final = 1.0
 CAUTION: Final = {"error": 1.0, "degrade": 0.5}
 """Spreads of the slip that a request is given beyond what is expected: what is late is work for nothing, the whole of
@@ -119,7 +123,7 @@ class Scorer:
 
         def finish_s(cost_s: float) -> float:
             predicted_s = pool.finish_s(terms.level, terms.tenant, cost_s)
-            return predicted_s if is_first else slip.expected_s(predicted_s, spreads)
+            return predicted_s if is_first else HEADROOM * slip.expected_s(predicted_s, spreads)
 
         worthwhile = (cost_s for cost_s in accumulate(costs_s) if is_first or cost_s >= LEAST_PART_S)
         least_s = next(worthwhile, whole_s)
