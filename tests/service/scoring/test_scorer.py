@@ -17,6 +17,7 @@ from service.scoring.budget import ANYBODY
 from service.scoring.call import Ranking
 from service.scoring.ranking import LEAST
 from service.scoring.scheduler import Entry
+from service.scoring.scorer import HEADROOM
 from service.telemetry.metrics import Metrics
 from tests.service.support import WAIT_S, Bench, FakeSession, fake_bench, terms, until
 
@@ -260,7 +261,7 @@ def test_a_part_that_is_not_worth_its_answer_is_not_begun(
     waiting = Entry[Any](object(), bench.model, 0, ANYBODY, 1e12, 0.1, lambda *_: 0.1)
     bench.pool.submit(waiting)  # nobody starts it
 
-    count, _ = bench.scorer._admit([each_s] * 50, terms(), available_s)
+    count, _ = bench.scorer._admit([each_s] * 50, terms(), HEADROOM * available_s)
 
     assert count == admitted
 
@@ -282,7 +283,7 @@ def test_a_prediction_that_is_too_high_is_doubted(tiny_bundle: Path, monkeypatch
         0.0,
         1.0,
         0.0,
-    )  # a second for each of two products, with one and a half to spare
+    )  # a second for each of two products, where there are one and a half
 
     async def ask() -> Ranking:
         return await bench.rank(
