@@ -279,11 +279,7 @@ def test_a_prediction_that_is_too_high_is_doubted(tiny_bundle: Path, monkeypatch
     """A list that is to be an error if it is late is let in against its prediction, if none was computed for a while."""
     session = FakeSession()
     bench = fake_bench(tiny_bundle, session)
-    bench.model.costs._costs = (
-        0.0,
-        1.0,
-        0.0,
-    )  # a second for each of two products, where there are one and a half
+    bench.model.costs._costs = (0.0, 1.0, 0.0)  # a second a product: two of them, and 1.5 s
 
     async def ask() -> Ranking:
         return await bench.rank(
