@@ -30,7 +30,7 @@ import service  # noqa: F401  first: it keeps the runtime from reporting usage
 from benchmarks.baseline import open_baseline
 from benchmarks.target import describe_commit, describe_machine, describe_versions
 from benchmarks.workload import make_lists, open_bundle, read_shape, running
-from bundle.text import Rows, assemble
+from bundle.rows import Rows, assemble
 from service.process.cpus import usable_cpus
 
 HOLDS, FAILED, SLOWER = 0, 1, 2

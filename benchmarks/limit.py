@@ -32,7 +32,7 @@ from benchmarks.peak import Machine, explore, rate
 from benchmarks.target import describe_commit, describe_machine, describe_versions
 from benchmarks.workload import Recorder, make_lists, open_bundle, read_shape, running
 from bundle import Bundle
-from bundle.text import Rows, padded_length
+from bundle.rows import Rows, padded_length
 from bundle.verify import Session
 from service.native.session import NativeSession
 from service.process.cpus import usable_cpus

@@ -12,7 +12,7 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from benchmarks.bound import Shape
 from bundle.manifest import TextContract
-from bundle.text import Row
+from bundle.rows import Row
 from training.export import to_onnx
 from training.flat import FlatBert
 from training.int8 import quantize

@@ -35,7 +35,7 @@ from benchmarks.target import (
     running_service,
 )
 from bundle import PairEncoder, Product, read_bundle
-from bundle.text import assemble, padded_length
+from bundle.rows import assemble, padded_length
 from service.scoring.engine import open_sessions
 
 MEASURED, FAILED = 0, 1

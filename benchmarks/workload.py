@@ -22,12 +22,12 @@ from benchmarks.bound import Shape
 from benchmarks.latency import PRODUCTS, make_bodies
 from benchmarks.target import REPOSITORY
 from bundle import Bundle, PairEncoder, Product, read_bundle
-from bundle.text import Rows
+from bundle.rows import Rows
 from bundle.verify import Session
 from service.process.cpus import own_cpus
 from service.scoring.engine import Engine, OrtSession, open_sessions
+from service.scoring.entry import Entry
 from service.scoring.model import ServedModel
-from service.scoring.scheduler import Entry
 from service.scoring.worker import WorkerPool
 
 MODELS: Final = REPOSITORY / "models"

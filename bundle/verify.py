@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from bundle.errors import GoldenMismatch, SessionFailed, SignatureMismatch, VocabularyMismatch, WarmupFailed
 from bundle.manifest import GraphSpec, Manifest, TextContract
+from bundle.rows import Row, assemble, padded_length
 from bundle.score import class_probabilities, relevance
 from bundle.store import Bundle
-from bundle.text import PairEncoder, Product, Row, assemble, padded_length
+from bundle.text import PairEncoder, Product
 from bundle.words import pack_ids
 
 INPUT_NAMES: Final = ("input_ids", "attention_mask", "token_type_ids")

@@ -18,9 +18,9 @@ from service.process.cpus import own_cpus, usable_cpus
 from service.scoring.admission import Admission
 from service.scoring.cuda import open_gpu_session
 from service.scoring.engine import measure_runs, open_sessions, pick_precision
+from service.scoring.entry import WORTHWHILE_TOKENS
 from service.scoring.model import ServedModel
 from service.scoring.ranker import Ranker
-from service.scoring.scheduler import WORTHWHILE_TOKENS
 from service.scoring.scorer import Scorer
 from service.scoring.shapes import make_shapes
 from service.scoring.worker import WorkerPool

@@ -30,9 +30,10 @@ from bundle.manifest import (
     TensorSpec,
     TextContract,
 )
+from bundle.rows import assemble, padded_length
 from bundle.score import class_probabilities, relevance
 from bundle.store import write_bundle
-from bundle.text import PairEncoder, Product, assemble, padded_length
+from bundle.text import PairEncoder, Product
 from bundle.verify import INPUT_NAMES, GoldenRow, dump_golden
 
 NAME = "tiny"

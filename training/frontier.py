@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from bundle.manifest import TextContract
-from bundle.text import Row
+from bundle.rows import Row
 from training.export import graph_module, load_student, to_onnx
 from training.figures import figures
 from training.int8 import quantize

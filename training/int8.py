@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from bundle.manifest import TextContract
-from bundle.text import Row, assemble
+from bundle.rows import Row, assemble
 from training.smooth import TINY, smoothing, weight_scale
 
 Floats = NDArray[np.float32]

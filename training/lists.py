@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from bundle.manifest import Label
-from bundle.text import PairEncoder, Product, Row
+from bundle.rows import Row
+from bundle.text import PairEncoder, Product
 from training.data import FIELDS
 
 # The served classes, by grade 0..3. Their gains are the teacher's soft targets, so that a served score reads as

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bundle.manifest import Calibration, TextContract
+from bundle.rows import Row, assemble, padded_length
 from bundle.score import class_probabilities
-from bundle.text import PairEncoder, Row, assemble, padded_length
+from bundle.text import PairEncoder
 from bundle.verify import Session
 from training import metrics
 from training.int8 import quantize

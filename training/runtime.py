@@ -11,7 +11,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from bundle.manifest import TensorSpec, TextContract
-from bundle.text import Row, assemble, padded_length
+from bundle.rows import Row, assemble, padded_length
 from bundle.verify import Session
 
 _DTYPES = {"tensor(int64)": "int64", "tensor(float)": "float32"}

@@ -27,7 +27,8 @@ from transformers import (
 )
 
 from bundle.manifest import FieldSpec, PairTemplate, TextContract
-from bundle.text import PairEncoder, Row, assemble
+from bundle.rows import Row, assemble
+from bundle.text import PairEncoder
 from training.hub import load_pretrained
 from training.reduce import most_active, reduced
 from training.sections import FreshRecipe

@@ -12,8 +12,9 @@ import msgspec
 import numpy as np
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from bundle.rows import padded_length
 from bundle.score import class_probabilities
-from bundle.text import ProductUse, TextUse, padded_length
+from bundle.text import ProductUse, TextUse
 from service.api.schema import TEXT_FIELDS, Document, Identifier, Query, Score, Usage, parse_request
 from service.dialects.dialect import Ask, Scored, decimal
 from service.settings import Settings

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from bundle.layout import EncoderLayout
 from bundle.manifest import TensorSpec
-from bundle.text import Rows
+from bundle.rows import Rows
 from bundle.verify import INPUT_NAMES, OUTPUT_NAME
 from service.errors import EngineError
 from service.native.build import library_path

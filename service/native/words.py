@@ -13,7 +13,8 @@ from typing import Final
 
 from bundle import PairEncoder, Product
 from bundle.manifest import TextContract
-from bundle.text import Packed, Rows
+from bundle.rows import Rows
+from bundle.text import Packed
 from bundle.words import TOKEN_BYTES, TokensOf
 from service.native.build import library_path
 

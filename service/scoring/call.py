@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bundle import Product
-from bundle.text import NO_ROWS, Packed, ProductUse, Rows, TextUse
+from bundle.rows import NO_ROWS, Rows
+from bundle.text import Packed, ProductUse, TextUse
 from service.scoring.model import ServedModel
 from service.scoring.ranking import ALL_SCORED, NO_PLACES, Cause, Causes, Places, Unscored
 
@@ -29,6 +30,7 @@ _UNTIL_KNOWN: Final = int(
     Cause.DEADLINE
 )  # as a number: looking a member up takes as long as filling an array
 Groups = list[tuple[str, Sequence[Item]]]
+KNOWN_GROUPS: Final = 4  # that are read on the event loop, each in a few tenths of a millisecond at most
 Uses = Sequence[tuple[TextUse, Sequence[ProductUse]]]
 
 
@@ -90,7 +92,7 @@ class Call:
 
     def read_known(self) -> list[int] | None:
         """Make the rows at once if all words are known, and return their lengths; otherwise that is for a worker."""
-        if self._measured:
+        if self._measured or len(self._groups) > KNOWN_GROUPS:
             return None
         began_s = time.monotonic()
         parts = []

@@ -18,7 +18,7 @@ from bundle import Bundle, PairEncoder
 from bundle.errors import SessionFailed
 from bundle.layout import EncoderLayout
 from bundle.manifest import Manifest, TensorSpec
-from bundle.text import assemble, padded_length
+from bundle.rows import assemble, padded_length
 from bundle.verify import Session, read_golden, verify_bundle
 from service.errors import EngineError
 from service.native.session import NativeSession, better_elsewhere

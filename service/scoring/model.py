@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bundle import Bundle, PairEncoder
-from bundle.text import Rows, assemble, padded_length
+from bundle.rows import Rows, assemble, padded_length
 from bundle.verify import Session
 from service.native.ranking import NativeScale
 from service.native.session import NativeSession

@@ -13,103 +13,16 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic
+
+from service.scoring.entry import WORTHWHILE_TOKENS, Entry, Owner, Run, Tokenize
 
 MAX_RUN_TOKENS: Final = 16_384  # bounds the memory of one run
-WORTHWHILE_TOKENS: Final = 256  # on a core: below this a second run costs more than it shares
 LOOK_BACK: Final = 32  # requests that are looked through for rows to fill a run with
 _ROUNDING_S: Final = 1e-9
 TOKENIZE_SHARE: Final = 1 / 32  # of a request's cost, which is what tokenizing moves its tenant's clock on
-
-Owner = TypeVar("Owner")
-
-
-@dataclass(slots=True, eq=False)
-class Entry(Generic[Owner]):
-    """A request that waits: whose it is, what it is expected to cost, and the rows that are still to compute.
-
-    `seconds(tokens, rows)` predicts a run of its `model`; rows of one model are computed together.
-    """
-
-    owner: Owner
-    model: Hashable
-    level: int
-    tenant: str
-    deadline_s: float
-    cost_s: float
-    seconds: Callable[[int, int], float]
-    is_tokenized: bool = False
-    is_over: bool = False
-    waiting: dict[int, list[int]] = field(default_factory=dict)  # padded length -> rows
-    _tokens: int = 0
-
-    def await_rows(self, lengths: Sequence[int]) -> None:
-        """Take in the padded lengths of all rows, which replace the expected cost by a better one."""
-        for row, length in enumerate(lengths):
-            self.waiting.setdefault(length, []).append(row)
-        self._tokens = sum(lengths)
-        self.cost_s = sum(
-            self.seconds(length * len(rows), len(rows)) for length, rows in self.waiting.items()
-        )
-        self.is_tokenized = True
-
-    def take(self, length: int, count: int) -> tuple[list[int], float]:
-        """Take `count` rows of a length out; return them and the cost that went with them."""
-        rows = self.waiting[length]
-        taken, left = rows[:count], rows[count:]
-        if left:
-            self.waiting[length] = left
-        else:
-            del self.waiting[length]
-        tokens = length * len(taken)
-        cost_s = self.cost_s * tokens / self._tokens
-        self._tokens -= tokens
-        self.cost_s = self.cost_s - cost_s if self._tokens else 0.0
-        return taken, cost_s
-
-    @property
-    def runs(self) -> int:
-        """About how many runs may be begun, at least one."""
-        return max(1, len(self.waiting), self._tokens // WORTHWHILE_TOKENS)
-
-    @property
-    def has_work(self) -> bool:
-        """Whether something of it was not begun."""
-        return bool(self.waiting) or not self.is_tokenized
-
-    def give_up(self) -> None:
-        """Let go of the rows that were not taken."""
-        self.waiting.clear()
-        self._tokens = 0
-
-    @property
-    def tokens(self) -> int:
-        """Tokens that wait, padding included; 0 before it is tokenized."""
-        return self._tokens
-
-
-@dataclass(frozen=True, slots=True)
-class Tokenize(Generic[Owner]):
-    """Turn the texts of a request into rows."""
-
-    entry: Entry[Owner]
-
-
-@dataclass(frozen=True, slots=True)
-class Run(Generic[Owner]):
-    """Compute rows of one or several requests, all of one model and padded to one length."""
-
-    model: Hashable
-    length: int
-    parts: tuple[tuple[Entry[Owner], tuple[int, ...]], ...]
-    cost_s: float
-
-    @property
-    def rows(self) -> int:
-        """How many rows."""
-        return sum(len(rows) for _, rows in self.parts)
 
 
 @dataclass(slots=True)

@@ -18,9 +18,9 @@ from service.scoring.admission import CHARS_PER_TOKEN, Admission, documents_that
 from service.scoring.budget import PRIORITIES, RESPOND_S, Terms
 from service.scoring.call import Call, Groups, Ranking, on_loop
 from service.scoring.cost import Slip
+from service.scoring.entry import Entry
 from service.scoring.model import ServedModel
 from service.scoring.ranking import Cause
-from service.scoring.scheduler import Entry
 from service.scoring.worker import Owner, WorkerPool
 
 Result = TypeVar("Result")

@@ -14,10 +14,11 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from bundle.text import Rows
+from bundle.rows import Rows
 from service.scoring.budget import PRIORITIES
+from service.scoring.entry import WORTHWHILE_TOKENS, Entry, Run, Tokenize
 from service.scoring.model import ServedModel
-from service.scoring.scheduler import WORTHWHILE_TOKENS, Entry, Run, Scheduler, Tokenize
+from service.scoring.scheduler import Scheduler
 
 _WAKE_S: Final = 1.0  # an idle worker looks around this often, so that no wait is without end
 _SOON_S: Final = 0.001

@@ -14,7 +14,7 @@ from benchmarks.limit import FAILED, MEASURED, main, open_graphs
 from benchmarks.operators import Spent, format_table, profile
 from benchmarks.target import REPOSITORY
 from benchmarks.workload import Recorder, make_lists, open_bundle, read_shape, running
-from bundle.text import padded_length
+from bundle.rows import padded_length
 
 
 def _options() -> argparse.Namespace:

@@ -11,7 +11,7 @@ from benchmarks.peer_lists import Lists
 from benchmarks.peer_weights import read_graph, write_checkpoint
 from benchmarks.target import REPOSITORY
 from bundle import Bundle, PairEncoder, Product, read_bundle
-from bundle.text import assemble
+from bundle.rows import assemble
 from service.scoring.engine import OrtSession
 
 torch = pytest.importorskip("torch", reason="torch is not installed; see requirements/install")

@@ -16,7 +16,7 @@ from benchmarks.peer_turns import Run, chosen, half_the_slowest, take_turns
 from benchmarks.peer_weights import write_tokenizer
 from benchmarks.target import REPOSITORY
 from bundle import PairEncoder, Product, read_bundle
-from bundle.text import assemble
+from bundle.rows import assemble
 from service.scoring.engine import Engine, open_sessions
 
 BUNDLE = read_bundle(REPOSITORY / "models", "tiny")

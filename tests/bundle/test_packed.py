@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from bundle.manifest import FieldSpec, TextContract
 from bundle.packed import FieldIds, PayloadLayout, text_key
-from bundle.text import Packed, PairEncoder, Product, Row
+from bundle.rows import Row
+from bundle.text import Packed, PairEncoder, Product
 from bundle.words import pack_ids, unpack_ids
 from tests.tiny import text_contract, tokenizer_json
 

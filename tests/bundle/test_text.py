@@ -13,7 +13,8 @@ from tokenizers import Tokenizer
 
 from bundle.errors import TextContractMismatch, TokenizerInvalid, VocabularyMismatch
 from bundle.manifest import FieldSpec, TextContract
-from bundle.text import PairEncoder, Product, Row, Rows, assemble, padded_length
+from bundle.rows import Row, Rows, assemble, padded_length
+from bundle.text import PairEncoder, Product
 from bundle.words import pack_ids
 from tests.tiny import END, NASTY_PAIRS, PAD, START, UNKNOWN, text_contract, tokenizer_json
 

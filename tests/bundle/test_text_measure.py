@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models
 
 from bundle.manifest import TextContract
-from bundle.text import PairEncoder, Product, ProductUse, Rows, TextUse
+from bundle.rows import Rows
+from bundle.text import PairEncoder, Product, ProductUse, TextUse
 from tests.tiny import NASTY_PAIRS, UNKNOWN, text_contract, tokenizer_json
 
 TOKENIZER = tokenizer_json()

@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed; see require
 import onnx  # noqa: E402
 from onnx import helper, numpy_helper  # noqa: E402
 
-from bundle.text import Row, assemble, padded_length  # noqa: E402
+from bundle.rows import Row, assemble, padded_length  # noqa: E402
 from training import export, int8  # noqa: E402
 from training.lists import encode_lists, read_lists  # noqa: E402
 from training.runtime import OrtSession, score_rows  # noqa: E402

@@ -8,7 +8,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed; see require
 import transformers  # noqa: E402
 
 from bundle import read_bundle  # noqa: E402
-from bundle.text import Row, Rows, assemble  # noqa: E402
+from bundle.rows import Row, Rows, assemble  # noqa: E402
 from bundle.words import pack_ids  # noqa: E402
 from service.native.session import NativeSession, why_not  # noqa: E402
 from tests.service.support import ROOT  # noqa: E402

@@ -10,8 +10,9 @@ import pytest
 pytest.importorskip("torch", reason="torch is not installed; see requirements/install")
 
 from bundle.manifest import Calibration
+from bundle.rows import Row
 from bundle.score import class_probabilities
-from bundle.text import Product, Row
+from bundle.text import Product
 from tests.training import support
 from training import quantize
 from training.lists import JudgedList, encode_lists, read_lists

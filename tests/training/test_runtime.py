@@ -8,8 +8,8 @@ import pytest
 pytest.importorskip("torch", reason="torch is not installed; see requirements/install")
 
 from bundle import PairEncoder, Product
+from bundle.rows import padded_length
 from bundle.store import read_bundle
-from bundle.text import padded_length
 from bundle.verify import verify_bundle
 from training.runtime import OrtSession, buckets, score_rows
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 
 from bundle import PairEncoder, Product, read_bundle
+from bundle.rows import assemble, padded_length
 from bundle.score import class_probabilities
-from bundle.text import assemble, padded_length
 from service.api.explain import MOST_DOCUMENTS, explain_limits
 from service.scoring.ranking import LEAST
 from service.settings import Settings

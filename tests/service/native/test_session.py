@@ -8,7 +8,7 @@ import pytest
 
 from bundle import Bundle, PairEncoder, read_bundle
 from bundle.errors import SessionFailed
-from bundle.text import Row, Rows, assemble
+from bundle.rows import Row, Rows, assemble
 from bundle.verify import read_golden, verify_bundle
 from bundle.words import pack_ids
 from service.errors import EngineError

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper
 
 from bundle import Bundle, PairEncoder, read_bundle
 from bundle.errors import BundleError
-from bundle.text import assemble
+from bundle.rows import assemble
 from bundle.verify import INPUT_NAMES, read_golden
 from service.errors import EngineError
 from service.scoring import cuda

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from bundle import Bundle, PairEncoder, Product, read_bundle
 from bundle.errors import BundleError
-from bundle.text import Row, assemble, padded_length
+from bundle.rows import Row, assemble, padded_length
 from bundle.verify import Session, read_golden
 from service.errors import EngineError
 from service.native.session import NativeSession, better_elsewhere, why_not

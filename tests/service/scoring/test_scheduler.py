@@ -6,7 +6,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from service.scoring.scheduler import MAX_RUN_TOKENS, WORTHWHILE_TOKENS, Entry, Run, Scheduler, Tokenize
+from service.scoring.entry import WORTHWHILE_TOKENS, Entry, Run, Tokenize
+from service.scoring.scheduler import MAX_RUN_TOKENS, Scheduler
 
 WEIGHTS = {"default": 1.0, "web": 3.0}
 LATER_S = 1e9
