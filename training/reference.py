@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from bundle.manifest import Manifest, ScoreReference
+from bundle.rows import Rows
 from bundle.score import class_probabilities, relevance
 from bundle.text import PairEncoder
 from training.lists import JudgedList, encode_lists
@@ -40,7 +41,7 @@ def score_reference(
     probabilities = class_probabilities(logits, manifest.calibration)
     scores = relevance(probabilities, manifest.labels)
     bins = np.minimum((scores * BINS).astype(int), BINS - 1)
-    unknown = encoder.count_unknown(rows)
+    unknown = encoder.count_unknown(Rows.of(rows))
     return ScoreReference(
         sample=sample,
         precision=manifest.default_precision,
