@@ -4,7 +4,7 @@ Knows the answer's types; does not know how anything was scored.
 Invariant: a score is written as a decimal with a dot and without an exponent, whatever its value.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import cast
 
 import msgspec
@@ -12,6 +12,7 @@ from msgspec import UNSET, Raw
 
 from service.api.schema import Document, Query, RerankAnswer, Result, Timings, Usage
 from service.native import ranking as native
+from service.native.session import is_usable
 from service.scoring.call import Ranking
 from service.scoring.ranking import Place, Places, decimal
 
@@ -42,20 +43,14 @@ def encode_answer(  # noqa: PLR0913, PLR0917  each is one field of the answer
 def _bare_results(places: Places, query: Query) -> Raw:
     """Return the JSON of results without their documents: that of many `Result`, at a fraction of their time."""
     ids = [None if isinstance(document, str) else document.id for document in query.documents]
-    write = native.write_results if native.can_write() else write_results
-    return Raw(write(places.indices, places.scores, places.labels, ids, len(places)))
+    write = native.write_results if is_usable() else write_results
+    return Raw(write(places, ids))
 
 
-def write_results(
-    indices: Sequence[int],
-    scores: Sequence[float],
-    labels: Sequence[str | None],
-    ids: Sequence[str | int | None],
-    count: int,
-) -> bytes:
-    """Return the first `count` results as JSON; `ids` are in the order of the request, the others in that of places."""
+def write_results(places: Places, ids: list[str | int | None]) -> bytes:
+    """Return the results of places as JSON; `ids` are in the order of the request."""
     rows = []
-    for index, score, label in zip(indices[:count], scores, labels, strict=False):
+    for index, score, label in zip(places.indices, places.scores, places.labels, strict=True):
         own_id = "" if ids[index] is None else f'"id":{_json(ids[index])},'
         rows.append(f'{{"index":{index},{own_id}"relevance_score":{decimal(score)},"label":{_json(label)}}}')
     return f"[{','.join(rows)}]".encode()

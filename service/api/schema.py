@@ -166,7 +166,6 @@ class Query:
     wish: Wish = NO_WISH
 
 
-_NO_TEXTS: Final = Product()
 _DECODER: Final = msgspec.json.Decoder(RerankRequest)
 _PATH: Final = re.compile(r" - at `\$((?:\.[a-z_][a-z_0-9]*|\[\d+\])+)`$")
 _STEP: Final = re.compile(r"[a-z_][a-z_0-9]*|\d+")
@@ -251,8 +250,7 @@ def _asked(document: str | Document, limits: Settings) -> Asked:
         if len(document) > limits.max_field_chars:
             raise Refused(Reason.TEXT_TOO_LONG)
         return Product(text=document)
-    is_bare = document.title is None and not document.has_texts
-    product = None if is_bare else to_product(document, limits.max_field_chars)
+    product = to_product(document, limits.max_field_chars)
     if document.id is not None and limits.catalogue:
         return Reference(document.id, product)
     if product is None:
@@ -262,6 +260,8 @@ def _asked(document: str | Document, limits: Settings) -> Asked:
 
 def to_product(document: Document, max_chars: int) -> Product | None:
     """Return the texts of a document, None if it has none; Refused if one is too long."""
+    if document.title is None and not document.has_texts:
+        return None
     bullets = document.bullets
     product = Product(
         document.title or "",
@@ -272,8 +272,6 @@ def to_product(document: Document, max_chars: int) -> Product | None:
         document.description or "",
         document.text or "",
     )
-    if product == _NO_TEXTS and not document.has_texts:
-        return None
     if max(map(len, product)) > max_chars:
         name = next(name for name, text in product._asdict().items() if len(text) > max_chars)
         raise Refused(Reason.TEXT_TOO_LONG, (name,))

@@ -11,7 +11,7 @@
 typedef struct _object PyObject;
 typedef ptrdiff_t Py_ssize_t; /* as wide as ssize_t on every platform that the engine is for */
 
-extern PyObject _Py_NoneStruct, PyUnicode_Type, PyTuple_Type, PyBytes_Type;
+extern PyObject _Py_NoneStruct, PyUnicode_Type, PyTuple_Type;
 
 void Py_IncRef(PyObject *), Py_DecRef(PyObject *);
 void PyErr_Clear(void);
@@ -20,10 +20,8 @@ int PyObject_IsInstance(PyObject *, PyObject *type);
 PyObject *PyObject_Str(PyObject *);
 PyObject *PyList_New(Py_ssize_t), *PyList_GetItem(PyObject *, Py_ssize_t);
 int PyList_SetItem(PyObject *, Py_ssize_t, PyObject *taken);
-Py_ssize_t PyList_Size(PyObject *);
 PyObject *PyTuple_New(Py_ssize_t), *PyTuple_GetItem(PyObject *, Py_ssize_t);
 int PyTuple_SetItem(PyObject *, Py_ssize_t, PyObject *taken);
-Py_ssize_t PyTuple_Size(PyObject *);
 PyObject *PyLong_FromLong(long), *PyFloat_FromDouble(double);
 long PyLong_AsLong(PyObject *);
 double PyFloat_AsDouble(PyObject *);

@@ -5,7 +5,6 @@ Invariant: places are those of `rank_places`, and results those of `write_result
 """
 
 import ctypes
-from collections.abc import Sequence
 from functools import cache
 from typing import Final, cast
 
@@ -14,7 +13,8 @@ from numpy.typing import NDArray
 
 from bundle import Manifest
 from service.native.build import library_path
-from service.native.session import address_of, why_not_here
+from service.native.session import address_of
+from service.scoring.ranking import Places
 
 Columns = tuple[list[int], list[float], list[str | None], list[int]]
 """Indices, scores and labels of places, and how many products have each cause."""
@@ -67,18 +67,7 @@ class NativeScale:
         )
 
 
-@cache
-def can_write() -> bool:
-    """Whether this machine can use the library."""
-    return not why_not_here()
-
-
-def write_results(
-    indices: Sequence[int],
-    scores: Sequence[float],
-    labels: Sequence[str | None],
-    ids: Sequence[str | int | None],
-    count: int,
-) -> bytes:
-    """Return the first `count` results as JSON; all but `ids` in the order of the places, and all of them lists."""
-    return cast("bytes", _library().shelfrank_results(indices, scores, labels, ids, count))
+def write_results(places: Places, ids: list[str | int | None]) -> bytes:
+    """Return the results of places as JSON; `ids` are in the order of the request."""
+    columns = (places.indices, places.scores, places.labels)
+    return cast("bytes", _library().shelfrank_results(*columns, ids, len(places)))

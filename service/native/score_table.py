@@ -41,7 +41,8 @@ class NativeScoreTable(ScoreTable):
     """A `ScoreTable` for a process that can use the native library."""
 
     def __init__(self, max_bytes: int, ttl_s: float) -> None:
-        """Take the memory."""
+        """Take the memory and load the library, which has to be built."""
+        self._library = _library()
         super().__init__(max_bytes, ttl_s)
         keys, ends_s, used = address_of(self._keys), address_of(self._ends_s), address_of(self._used)
         self._table = _Table(self._sets, keys, ends_s, used, address_of(self._logits))
@@ -51,7 +52,7 @@ class NativeScoreTable(ScoreTable):
         if not (self._sets and keys):
             return super().find(keys, now_s)
         found = np.empty(len(keys), np.float32)
-        _library().shelfrank_table_find(self._table, len(keys), b"".join(keys), now_s, address_of(found))
+        self._library.shelfrank_table_find(self._table, len(keys), b"".join(keys), now_s, address_of(found))
         return found
 
     def store(self, keys: Sequence[bytes], logits: Logits, now_s: float) -> None:
@@ -60,5 +61,5 @@ class NativeScoreTable(ScoreTable):
             return
         end_s = now_s + self._ttl_s
         address = address_of(logits)
-        _library().shelfrank_table_store(self._table, len(keys), b"".join(keys), address, now_s, end_s)
+        self._library.shelfrank_table_store(self._table, len(keys), b"".join(keys), address, now_s, end_s)
         self.entries, self.evictions = self._table.entries, self._table.evictions

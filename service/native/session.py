@@ -65,6 +65,12 @@ def why_not_here() -> str:
     return ""
 
 
+@cache
+def is_usable() -> bool:
+    """Whether this machine can use the library, as it was when first asked."""
+    return not why_not_here()
+
+
 def better_elsewhere(layout: EncoderLayout | None) -> str:
     """Say why ONNX Runtime is to compute a graph where the choice is free; empty if this engine is faster."""
     if reason := why_not(layout):

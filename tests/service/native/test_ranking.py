@@ -68,7 +68,7 @@ def test_results_are_those_of_the_plain_function(
         st.lists(st.sampled_from(["exact", None, 'odd "label"']), min_size=len(told), max_size=len(told))
     )
     count = data.draw(st.integers(0, len(told)))
-    arguments = (list(indices), scores, labels, [identifier for identifier, _ in told], count)
+    arguments = (Places(list(indices), scores, labels)[:count], [identifier for identifier, _ in told])
     written = write_results(*arguments)
 
     assert written == write_plainly(*arguments)
@@ -80,14 +80,14 @@ def test_long_ids_find_room() -> None:
     """Ids that take six bytes a character when they are written do not go past the memory for them."""
     ids = ["\x01" * 256] * 200
 
-    rows = json.loads(write_results(list(range(200)), [0.5] * 200, ["exact"] * 200, ids, 200))
+    rows = json.loads(write_results(Places(list(range(200)), [0.5] * 200, ["exact"] * 200), ids))
     assert ids == [row["id"] for row in rows]
 
 
 def test_half_a_character_is_an_error() -> None:
     """An id that is no text, which no request can hold, is refused by Python's own error."""
     with pytest.raises(UnicodeEncodeError):
-        write_results([0], [0.5], ["exact"], ["\ud800"], 1)
+        write_results(Places([0], [0.5], ["exact"]), ["\ud800"])
 
 
 def test_places_are_read_as_a_sequence() -> None:
