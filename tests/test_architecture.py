@@ -29,6 +29,7 @@ ALLOWED = {
     "service": {
         "bundle",
         "fastapi",
+        "httptools",
         "lmdb",
         "msgspec",
         "numpy",

@@ -2,14 +2,15 @@
 
 Knows bytes and when they arrived; does not know routes or JSON.
 Invariant: a connection that owes us part of a request is closed when the deadline has passed, and so is one whose
-client has stopped reading.
+client has stopped reading. What one request is, content-length or chunked says; no other header ends a body.
 """
 
 import asyncio
 import logging
 import time
-from typing import ClassVar, Final, Literal
+from typing import ClassVar, Final, Literal, NoReturn
 
+import httptools
 import msgspec
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
@@ -19,7 +20,12 @@ from service.telemetry.logs import event
 from service.telemetry.metrics import Metrics
 
 MAX_HEAD_BYTES: Final = 65_536
+_HEADER_MARKS_BYTES: Final = 4  # a colon, a blank, and the end of the line
 _LOOKS: Final = 5  # how often within the time-out the progress of an answer is looked at
+
+
+class _RefusedError(Exception):
+    """Ends the parsing of a connection that was closed within a callback of the parser."""
 
 
 class GuardedProtocol(HttpToolsProtocol):
@@ -31,6 +37,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     _stage: Literal["idle", "head", "body"] = "idle"
     _head_bytes = 0
+    _began_s = 0.0
     _deadline: asyncio.TimerHandle | None = None
     _look: asyncio.TimerHandle | None = None
     _unsent_bytes = 0
@@ -50,26 +57,63 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse, and refuse headers without end."""
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        try:
+            self._parse(data)
+        except httptools.HttpParserError as error:
+            if not isinstance(error.__context__, _RefusedError):
+                self.send_400_response("Invalid HTTP request received.")
+            return
         self._head_bytes = self._head_bytes + len(data) if self._stage == "head" else 0
         if self._head_bytes > MAX_HEAD_BYTES:
             self._refuse(Reason.HEADERS_TOO_LARGE)
 
+    def _parse(self, data: bytes) -> None:
+        """Feed the parser; an upgrade is not taken, so its header is as good as absent (RFC 9110, 7.8).
+
+        The parser stops behind the head of such a request, and would take its body for the next request.
+        A new parser reads the same head without the header, and then what follows it.
+        """
+        while data:
+            try:
+                self.parser.feed_data(data)
+                data = b""
+            except httptools.HttpParserUpgrade as upgrade:
+                data = self._head_without_upgrade() + data[upgrade.args[0] :]
+                self.parser = httptools.HttpRequestParser(self)
+                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+
+    def _head_without_upgrade(self) -> bytes:
+        version = self.parser.get_http_version().encode()
+        lines = [self.parser.get_method() + b" " + self.url + b" HTTP/" + version]
+        lines += [name + b": " + value for name, value in self.headers if name != b"upgrade"]
+        return b"\r\n".join([*lines, b"", b""])
+
     def on_message_begin(self) -> None:
         """Start the clock for a request; on a new connection it runs already."""
         super().on_message_begin()
-        self.scope[FIRST_BYTE] = time.monotonic()  # type: ignore[typeddict-unknown-key]  # extensions are allowed
+        if self._stage != "head":  # else the same head is read again, without its upgrade
+            self._began_s = time.monotonic()
+        self.scope[FIRST_BYTE] = self._began_s  # type: ignore[typeddict-unknown-key]  # extensions are allowed
         self._stage = "head"
         if self._deadline is None:
             self._arm()
 
     def on_headers_complete(self) -> None:
-        """Go on to the body."""
-        super().on_headers_complete()
-        self._stage = "body"
+        """Go on to the body; refuse headers that are too large, and CONNECT, behind which there is no HTTP."""
+        size_bytes = sum(len(name) + len(value) + _HEADER_MARKS_BYTES for name, value in self.headers)
+        if len(self.url) + size_bytes > MAX_HEAD_BYTES:
+            self._refuse_and_stop(Reason.HEADERS_TOO_LARGE)
+        if self.parser.get_method() == b"CONNECT":
+            self._refuse_and_stop(Reason.METHOD_NOT_ALLOWED)
+        if not self.parser.should_upgrade():
+            super().on_headers_complete()
+            self._stage = "body"
 
     def on_message_complete(self) -> None:
         """Stop the clock; close if the answer was given before the body had arrived."""
+        if self.parser.should_upgrade():
+            return
         super().on_message_complete()
         self._stage = "idle"
         self._disarm()
@@ -109,6 +153,10 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+    def _refuse_and_stop(self, reason: Reason) -> NoReturn:
+        self._refuse(reason)
+        raise _RefusedError
 
     def _refuse(self, reason: Reason) -> None:
         """Close the connection, with an answer if the client waits for one and none is on its way."""

@@ -141,6 +141,82 @@ def test_headers_without_end_are_refused(hasty: Process) -> None:
     assert answer.startswith(b"HTTP/1.1 431")
 
 
+def test_headers_that_end_are_counted_too(hasty: Process) -> None:
+    """More than 64 KiB of headers get 431 when they end within the same packet, and less is read."""
+    for size, expected in ((100_000, b"HTTP/1.1 431"), (60_000, b"HTTP/1.1 200")):
+        with _connect(hasty) as client:
+            client.sendall(
+                b"GET /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\nx: " + b"y" * size + b"\r\n\r\n"
+            )
+            assert _read_to_end(client).startswith(expected)
+
+
+UPGRADES = {
+    "h2c": b"connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAEAAEAAAAIAAAAB\r\n",
+    "websocket": b"Connection: keep-alive, upgrade\r\nUpgrade: websocket\r\nsec-websocket-version: 13\r\n",
+    "unknown": b"upgrade: anything/2\r\nconnection: upgrade\r\n",
+    "twice": b"upgrade: h2c\r\nconnection: upgrade\r\nupgrade: websocket\r\n",
+}
+
+
+@pytest.mark.parametrize("framing", ["length", "chunked"])
+@pytest.mark.parametrize("upgrade", UPGRADES.values(), ids=UPGRADES.keys())
+def test_an_upgrade_that_is_not_taken_is_ignored(process: Process, upgrade: bytes, framing: str) -> None:
+    """A request with an Upgrade header is answered by its body, in one piece or many, and so is the next one."""
+    if framing == "length":
+        request = HEAD + upgrade + b"content-length: %d\r\n\r\n" % len(BODY) + BODY
+    else:
+        request = (
+            HEAD + upgrade + b"transfer-encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY)
+        )
+    head_ends = request.index(b"\r\n\r\n") + 4
+    for cuts in ([], [head_ends], [head_ends - 2], [40, head_ends + 5], list(range(1, len(request)))):
+        with _connect(process) as client:
+            for start, end in zip([0, *cuts], [*cuts, len(request)], strict=True):
+                client.sendall(request[start:end])
+                if len(cuts) < 9:
+                    time.sleep(0.01)  # so that they do not arrive as one piece
+            status, answer = _read_answer(client)
+            assert (status, len(json.loads(answer)["results"])) == (200, 1)
+            assert _post(client)[0] == 200
+
+
+def test_a_body_behind_an_upgrade_is_never_a_request(process: Process) -> None:
+    """A body that looks like a request gets no answer of its own, however it is cut: nothing can be smuggled."""
+    inner = HEAD + b"content-length: %d\r\n\r\n" % len(BODY) + BODY
+    head = HEAD + UPGRADES["h2c"] + b"connection: close\r\ncontent-length: %d\r\n\r\n" % len(inner)
+    for parts in ([head + inner], [head, inner], [head[:-1], head[-1:] + inner[:9], inner[9:]]):
+        with _connect(process) as client:
+            for part in parts:
+                client.sendall(part)
+                time.sleep(0.05)  # so that they do not arrive as one piece
+            answers = _read_to_end(client)
+        assert answers.startswith(b"HTTP/1.1 400")
+        assert answers.count(b"HTTP/1.1 ") == 1
+
+
+def test_pipelined_upgrades_are_answered_in_order(process: Process) -> None:
+    """Requests with and without an Upgrade header in one packet get one answer each."""
+    plain = HEAD + b"content-length: %d\r\n\r\n" % len(BODY) + BODY
+    asking = HEAD + UPGRADES["h2c"] + b"content-length: %d\r\n\r\n" % len(BODY) + BODY
+    last = b"GET /livez HTTP/1.1\r\nhost: x\r\nconnection: close, upgrade\r\nupgrade: h2c\r\n\r\n"
+    with _connect(process) as client:
+        client.sendall(asking + plain + asking + asking + last)
+        answers = _read_to_end(client)
+
+    assert answers.count(b"HTTP/1.1 200") == answers.count(b"HTTP/1.1 ") == 5
+
+
+def test_a_tunnel_is_refused(process: Process) -> None:
+    """CONNECT gets 405 and an end, and what follows it is not read as a request."""
+    with _connect(process) as client:
+        client.sendall(b"CONNECT x:1 HTTP/1.1\r\nhost: x:1\r\n\r\nGET /livez HTTP/1.1\r\nhost: x\r\n\r\n")
+        answers = _read_to_end(client)
+
+    assert answers.startswith(b"HTTP/1.1 405")
+    assert answers.count(b"HTTP/1.1 ") == 1
+
+
 @pytest.mark.parametrize(
     "raw",
     [
