@@ -6,6 +6,7 @@
  */
 #include "kernels.h"
 
+#include <cpuid.h>
 #include <stdlib.h>
 
 #define GROUP 128 /* tokens computed together: enough for the weights to be worth reading, few enough to stay in L2 */
@@ -46,10 +47,11 @@ int shelfrank_supported(void) {
          __builtin_cpu_supports("avx512vnni");
 }
 
-/* Whether products of int8 matrices have instructions of their own, which ONNX Runtime uses and this engine does not. */
+/* Whether products of int8 matrices have instructions of their own, which ONNX Runtime uses and this engine does not.
+ * AMX-INT8 is bit 25 of EDX of CPUID leaf 7; Clang before 19 and GCC before 11 do not know its name. */
 int shelfrank_has_tiles(void) {
-  __builtin_cpu_init();
-  return __builtin_cpu_supports("amx-int8");
+  unsigned a, b, c, d;
+  return __get_cpuid_count(7, 0, &a, &b, &c, &d) && d >> 25 & 1;
 }
 
 static int round_up(int n, int step) { return (n + step - 1) / step * step; }

@@ -1,11 +1,13 @@
 """Tests of service/process/cpus.py."""
 
+import json
 import os
 from pathlib import Path
 
 import pytest
 
 from service.process.cpus import own_cpus, usable_cpus
+from tests.service.support import ask, serving
 
 
 @pytest.fixture(autouse=True)
@@ -66,3 +68,22 @@ def test_workers_own_cpus_only_if_they_are_as_many() -> None:
     """Fewer workers than CPUs, or more, have none of their own: the others are somebody else's."""
     assert own_cpus(16) == tuple(range(16))
     assert own_cpus(2) == own_cpus(17) == ()
+
+
+def test_without_affinity_the_machine_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the system has no affinity mask, as on macOS, the machine's CPUs count and no worker has its own."""
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+
+    assert _count(tmp_path, "") == 8
+    assert own_cpus(8) == ()
+
+
+def test_the_service_starts_without_affinity(tiny_bundle: Path) -> None:
+    """A system that lacks Linux's calls of the scheduler can start the service and be answered."""
+    without = "import os, runpy; del os.sched_getaffinity, os.sched_setaffinity; "
+    program = ("-c", without + "runpy.run_module('service', run_name='__main__')")
+    with serving(tiny_bundle, program=program) as running:
+        body = json.dumps({"query": "red shoes", "documents": ["red shoes"]})
+        status, answer = ask(running.port, "POST", "/v1/rerank", body)
+        assert (status, len(json.loads(answer)["results"])) == (200, 1)
