@@ -7,15 +7,26 @@ Invariant: a value outside its range, or a name that is no setting, stops the bo
 import argparse
 import difflib
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NoReturn, get_args, get_origin
+from typing import Final, Literal, NoReturn, get_args, get_origin
 
 from pydantic import SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 
 from service.settings import PREFIX, Settings, SettingsError
+
+# What Kubernetes tells every pod about a Service named shelfrank or shelfrank-*, as NAME=value; none is a setting.
+_SERVICE_LINK: Final = re.compile(
+    r"SHELFRANK(_[A-Z0-9_]+)?_("
+    r"SERVICE_HOST=[0-9A-Fa-f.:]+"
+    r"|SERVICE_PORT(_[A-Z0-9_]+)?=\d+"
+    r"|PORT(_\d+_(TCP|UDP|SCTP))?=(tcp|udp|sctp)://\S+"
+    r"|PORT_\d+_(TCP|UDP|SCTP)_(PROTO=(tcp|udp|sctp)|PORT=\d+|ADDR=[0-9A-Fa-f.:]+)"
+    r")"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +72,14 @@ def describe_settings() -> list[SettingRow]:
 def load_settings(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> Settings:
     """Build the settings from flags, then environment, then defaults.
 
-    `argv` and `environ` default to the process's own. SettingsError names the first setting at fault.
+    `argv` and `environ` default to the process's own; what Kubernetes says there of its Services is no setting of ours,
+    even under a setting's name (`SHELFRANK_PORT=tcp://...`). SettingsError names the first setting at fault.
     """
     environ = os.environ if environ is None else environ
     values: dict[str, str] = {}
     sources: dict[str, str] = {}
     for variable, value in environ.items():
-        if variable.startswith(PREFIX):
+        if variable.startswith(PREFIX) and not _SERVICE_LINK.fullmatch(f"{variable}={value}"):
             name = variable.removeprefix(PREFIX).lower()
             if name not in Settings.model_fields or variable != variable.upper():
                 raise SettingsError(f"{variable} is not a setting{_suggest(variable)}")

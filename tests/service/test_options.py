@@ -55,7 +55,7 @@ def test_a_misspelt_flag_is_refused(argv: list[str]) -> None:
     ("name", "value"),
     [
         ("port", "65536"),
-        ("port", "tcp://10.0.0.1:8000"),
+        ("port", "10.0.0.1:8000"),
         ("port", ""),
         ("workers", "-1"),
         ("workers", "1.5"),
@@ -112,3 +112,39 @@ def test_help_tells_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
 
     assert caught.value.code == 0
     assert all(row.flag in shown and row.variable in shown for row in ROWS)
+
+
+SERVICE_LINKS = {
+    "SHELFRANK_SERVICE_HOST": "10.0.0.11",
+    "SHELFRANK_SERVICE_PORT": "8000",
+    "SHELFRANK_SERVICE_PORT_HTTP": "8000",
+    "SHELFRANK_PORT": "tcp://10.0.0.11:8000",
+    "SHELFRANK_PORT_8000_TCP": "tcp://10.0.0.11:8000",
+    "SHELFRANK_PORT_8000_TCP_PROTO": "tcp",
+    "SHELFRANK_PORT_8000_TCP_PORT": "8000",
+    "SHELFRANK_PORT_8000_TCP_ADDR": "10.0.0.11",
+}
+
+
+@pytest.mark.parametrize("service", ["SHELFRANK", "SHELFRANK_ADMIN", "SHELFRANK_SEARCH_EU_1"])
+def test_what_kubernetes_says_of_a_service_is_ignored(service: str) -> None:
+    """A Service named shelfrank or shelfrank-* puts variables into every pod, and none of them is a setting."""
+    environ = {name.replace("SHELFRANK", service, 1): value for name, value in SERVICE_LINKS.items()}
+
+    assert load_settings([], environ) == load_settings([], {})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SHELFRANK_PORT", "tcp:/10.0.0.11"),
+        ("SHELFRANK_SERVICE_PORT", "http"),
+        ("SHELFRANK_SERVICE_HOSTS", "10.0.0.11"),
+        ("SHELFRANK_PORTS", "tcp://10.0.0.11:8000"),
+        ("SHELFRANK_PORT_8000_TCP_NAME", "tcp"),
+    ],
+)
+def test_what_only_looks_like_kubernetes_is_refused(name: str, value: str) -> None:
+    """A variable that differs from those forms in its name or value still stops the boot."""
+    with pytest.raises(SettingsError, match=name):
+        load_settings([], {name: value})
