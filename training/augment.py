@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from typing import TYPE_CHECKING, Any, Protocol
 
 import bm25s
@@ -16,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from training.data import FIELDS, normalize_query, write_rows
+from training.data import FIELDS, normalize_query, query_words, write_rows
 from training.sections import AugmentRecipe
 
 if TYPE_CHECKING:
@@ -72,18 +71,6 @@ def choose_queries(pairs: list[Row], pool: list[Row], recipe: AugmentRecipe, see
                 chosen.setdefault(normalize_query(rows[place]["query"]), rows[place])
     kept = [row for key, row in chosen.items() if key and form(row["query"]) not in held_out]
     return kept[: recipe.max_queries]
-
-
-def query_words(query: str) -> str:
-    """Return the words of a query without order, repetition and the plural's s.
-
-    >>> query_words("Laptop Bags") == query_words("bag laptop")
-    True
-    >>> query_words("glass") == query_words("glas")
-    False
-    """
-    words = (re.sub(r"(?<=[^s])s$", "", word) for word in normalize_query(query).split())
-    return " ".join(sorted(set(words)))
 
 
 def overlap(one: frozenset[str], two: frozenset[str]) -> float:

@@ -10,8 +10,10 @@ import csv
 import gzip
 import hashlib
 import json
+import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -66,13 +68,29 @@ def normalize_query(query: str) -> str:
     return " ".join("".join(c if c.isalnum() else " " for c in folded).split())
 
 
+def query_words(query: str) -> str:
+    """Return the words of a query without order, repetition and the plural's s.
+
+    >>> query_words("Laptop Bags") == query_words("bag laptop")
+    True
+    >>> query_words("glass") == query_words("glas")
+    False
+    """
+    words = (re.sub(r"(?<=[^s])s$", "", word) for word in normalize_query(query).split())
+    return " ".join(sorted(set(words)))
+
+
 def split_of(query: str, split: SplitRecipe) -> str:
-    """Return train, validation or test from the hash of the normalised query."""
-    digest = hashlib.sha256(f"{split.salt}\0{normalize_query(query)}".encode()).digest()
+    """Return train, validation or test from the hash of the normalised query, or of its words."""
+    digest = hashlib.sha256(f"{split.salt}\0{_form(split)(query)}".encode()).digest()
     place = int.from_bytes(digest[:8], "big") / 2**64
     if place < split.test:
         return "test"
     return "validation" if place < split.test + split.validation else "train"
+
+
+def _form(split: SplitRecipe) -> Callable[[str], str]:
+    return query_words if split.guard == "words" else normalize_query
 
 
 def judged(row: Row) -> Row:
@@ -191,19 +209,26 @@ def read_sources(recipe: DataRecipe) -> list[Row]:
             if source.locales and row["locale"] not in source.locales:
                 continue
             row["dataset"] = source.name
-            row["split"] = row.get("split") or split_of(row["query"], recipe.split)
             rows.setdefault((source.name, normalize_query(row["query"]), row["product_id"]), row)
-    return _one_split_per_query(list(rows.values()))
+    return _split(list(rows.values()), recipe)
 
 
-def _one_split_per_query(rows: list[Row]) -> list[Row]:
-    """A published split wins over the hashed one for every row of the same normalised query."""
-    order = {"test": 2, "validation": 1, "train": 0}
+def _split(rows: list[Row], recipe: DataRecipe) -> list[Row]:
+    """Give every row its split: all rows of one query, in the guard's form, share the strictest.
+
+    A published split wins over the hashed one. A query that no source holds out by itself, for its lists are
+    too short, is for training.
+    """
+    form, order = _form(recipe.split), {"train": 0, "validation": 1, "test": 2}
+    least = {source.name: source.held_out_from for source in recipe.sources}
+    sizes = Counter((row["dataset"], normalize_query(row["query"])) for row in rows)
     split: dict[str, str] = {}
     for row in rows:
-        key = normalize_query(row["query"])
-        split[key] = max(split.get(key, "train"), row["split"], key=order.__getitem__)
-    return [row | {"split": split[normalize_query(row["query"])]} for row in rows]
+        is_long = sizes[row["dataset"], normalize_query(row["query"])] >= least[row["dataset"]]
+        hashed = split_of(row["query"], recipe.split) if is_long else "train"
+        key = form(row["query"])
+        split[key] = max(split.get(key, "train"), row.get("split") or hashed, key=order.__getitem__)
+    return [row | {"split": split[form(row["query"])]} for row in rows]
 
 
 def read_jsonl(path: Path) -> Iterator[Row]:

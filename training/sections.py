@@ -32,6 +32,11 @@ class SourceRecipe(Section):
     label_map: dict[str, str] = {}
     seed: int = 0
     queries: int = Field(60, ge=4)
+    held_out_from: int = Field(
+        1,
+        ge=1,
+        description="judged products from which a query may be held out; shorter lists are for training",
+    )
 
     def files(self) -> Iterator[Path]:
         """Yield the files whose bytes decide what the source holds."""
@@ -52,11 +57,14 @@ class PoolRecipe(Section):
 
 
 class SplitRecipe(Section):
-    """Shares of normalised queries held out, by hash."""
+    """Shares of queries held out, by hash."""
 
     validation: float = Field(0.3, ge=0.0, lt=1.0)
     test: float = Field(0.15, ge=0.0, lt=1.0)
     salt: str = "shelfrank"
+    guard: Literal["equal", "words"] = Field(
+        "equal", description="what shares a split: queries equal but for case and space, or in their words"
+    )
 
 
 class DataRecipe(Section):
