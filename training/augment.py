@@ -15,8 +15,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from training.data import FIELDS, normalize_query, query_words, write_rows
+from training.data import FIELDS, write_rows
 from training.sections import AugmentRecipe
+from training.splits import normalize_query, query_words
 
 if TYPE_CHECKING:
     from training.stages import Context, Metrics

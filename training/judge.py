@@ -18,10 +18,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.cache_utils import DynamicCache
 
 from training.augment import UNLABELLED
-from training.data import FIELDS, normalize_query
+from training.data import FIELDS
 from training.hub import load_pretrained
 from training.sections import JudgeRecipe
 from training.shards import Scorer, by_query, score_shards
+from training.splits import normalize_query
 
 if TYPE_CHECKING:
     from training.stages import Context, Metrics

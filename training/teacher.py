@@ -23,13 +23,14 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from training import trainer
 from training.baselines import random_order
 from training.calibrate import fit
-from training.data import normalize_query, write_rows
+from training.data import write_rows
 from training.evaluate import bm25_scores, told_scores
 from training.figures import figures
 from training.hub import load_pretrained
 from training.lists import LABELS, rankable, read_lists
 from training.losses import soft_target_bce
 from training.sections import TeacherRecipe
+from training.splits import normalize_query
 from training.stages import StageError
 from training.student import fresh_body
 

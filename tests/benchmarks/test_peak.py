@@ -8,6 +8,9 @@ from benchmarks import peak
 from benchmarks.peak import Work, cpu_flags, explore, rate
 
 
+TURNS = 10  # other tenants take turns with us
+
+
 def test_rate_counts_all_threads(tmp_path: Path) -> None:
     """A rate is the work of all threads over the time that all of them took; more threads than CPUs are refused."""
     calls: list[int] = []
@@ -33,8 +36,8 @@ def test_registers_are_faster_than_a_program(tmp_path: Path, monkeypatch: pytest
     assert "no C compiler" in stand_in.notes[0]
     assert {"int8", "fp32"} <= set(stand_in.arithmetic) <= set(compiled.arithmetic)
     for kind in ("int8", "fp32"):
-        fastest = max(rate(compiled.arithmetic[kind], 1) for _ in range(3))
-        assert fastest > 0.9 * max(rate(stand_in.arithmetic[kind], 1) for _ in range(3))
+        both = compiled.arithmetic[kind], stand_in.arithmetic[kind]
+        assert max(rate(both[0], 1) / rate(both[1], 1) for _ in range(TURNS)) > 0.9
 
 
 def test_each_kind_of_instruction_needs_its_flag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

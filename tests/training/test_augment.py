@@ -15,8 +15,8 @@ from training.augment import (
     statistics,
     unique_products,
 )
-from training.data import normalize_query
 from training.sections import AugmentRecipe
+from training.splits import normalize_query
 
 
 def test_held_out_queries_never_come_back() -> None:

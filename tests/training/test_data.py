@@ -12,14 +12,13 @@ pq = pytest.importorskip("pyarrow.parquet", reason="the training environment is 
 from training.data import (  # noqa: E402
     DataError,
     judged,
-    normalize_query,
     read_esci_parquet,
     read_judged_folder,
     read_sources,
     read_table,
-    split_of,
 )
 from training.sections import DataRecipe, SourceRecipe, SplitRecipe  # noqa: E402
+from training.splits import normalize_query  # noqa: E402
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 
@@ -169,16 +168,6 @@ def test_missing_file_is_named(tmp_path: Path) -> None:
     """A path that is not there is named in the error."""
     with pytest.raises(DataError, match=r"gone\.csv"):
         list(read_table(SourceRecipe(kind="table", name="own", path=str(tmp_path / "gone.csv"))))
-
-
-def test_splits_follow_the_normalised_query() -> None:
-    """Spelling variants of one query share a split, and the shares come out about right."""
-    split = SplitRecipe(validation=0.3, test=0.15)
-
-    assert split_of("Wireless-Mouse", split) == split_of("  wireless mouse ", split)
-    places = [split_of(f"query {i}", split) for i in range(4000)]
-    assert abs(places.count("validation") / 4000 - 0.3) < 0.03
-    assert abs(places.count("test") / 4000 - 0.15) < 0.03
 
 
 def test_unknown_label_is_refused() -> None:

@@ -3,8 +3,9 @@ import json, hashlib, sys, gzip
 from pathlib import Path
 import numpy as np, pyarrow as pa, pyarrow.parquet as pq
 sys.path.insert(0, ".")
-from training.data import read_sources, normalize_query, read_jsonl, FIELDS
-from training.augment import query_words, unique_products
+from training.data import read_sources, read_jsonl, FIELDS
+from training.augment import unique_products
+from training.splits import normalize_query, query_words
 from training.sections import DataRecipe
 
 D = "../shared/data/"

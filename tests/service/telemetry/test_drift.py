@@ -1,7 +1,6 @@
 """Tests of service/telemetry/drift.py."""
 
 import math
-import time
 
 import numpy as np
 import pytest
@@ -161,17 +160,3 @@ def test_no_rows_and_no_such_token_give_no_rate() -> None:
 
     assert drift.read().truncated == 0
     assert math.isnan(drift.read().unknown)
-
-
-def test_a_request_costs_little() -> None:
-    """Counting a list of 50 takes less than 20 us; measured, it is 3 us."""
-    drift = Drift(manifest())
-    values = np.random.default_rng(0).normal(size=50).astype(np.float32)
-    best_s = math.inf
-    for _ in range(50):
-        began_s = time.perf_counter()
-        for _ in range(50):
-            drift.add(values, rows=50, truncated=1, tokens=3_000, unknown=3)
-        best_s = min(best_s, (time.perf_counter() - began_s) / 50)
-
-    assert best_s < 20e-6
