@@ -7,7 +7,6 @@ import pytest
 from benchmarks import peak
 from benchmarks.peak import Work, cpu_flags, explore, rate
 
-
 TURNS = 10  # other tenants take turns with us
 
 
