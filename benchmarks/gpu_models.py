@@ -15,7 +15,7 @@ from benchmarks.peer_weights import write_checkpoint, write_tokenizer
 from bundle import Bundle, PairEncoder
 from bundle.manifest import GraphSpec, Manifest
 from bundle.store import write_bundle
-from bundle.verify import GoldenRow, dump_golden, read_golden, score_rows
+from bundle.verify import GoldenRow, dump_golden, golden_row, read_golden
 from training.export import graph_module, load_student, to_half, to_onnx
 from training.runtime import OrtSession
 
@@ -98,9 +98,4 @@ def _golden(session: OrtSession, source: Bundle) -> list[GoldenRow]:
     manifest = source.manifest
     recorded = read_golden(source.files[manifest.golden.file])
     encoder = PairEncoder(source.files[manifest.tokenizer], manifest.text)
-    rows = [encoder.encode(pair.query, [pair.product])[0] for pair in recorded]
-    scores = score_rows(session, rows, manifest).tolist()
-    return [
-        GoldenRow(query=pair.query, product=pair.product, ids=row.ids, score=score)
-        for pair, row, score in zip(recorded, rows, scores, strict=True)
-    ]
+    return [golden_row(session, encoder, manifest, (pair.query, pair.product)) for pair in recorded]

@@ -13,6 +13,7 @@ Invariant: `code` is a closed set of snake_case words, safe as a log field or a 
     ├── FileSetMismatch        a file is missing or was added
     ├── SizeMismatch           a file has another length than the manifest says
     ├── HashMismatch           a file has other content than the manifest says
+    ├── UnexpectedBundle       it is whole, and not one of those that may be served
     ├── TextContractMismatch   this code cannot keep the bundle's text contract
     ├── TokenizerInvalid       tokenizer.json does not load
     ├── VocabularyMismatch     the tokenizer's ids do not fit the model's vocabulary
@@ -84,6 +85,12 @@ class HashMismatch(BundleError):
     """A file has other content than the manifest says."""
 
     code: ClassVar[str] = "hash_mismatch"
+
+
+class UnexpectedBundle(BundleError):
+    """The bundle is whole, and its id is not one of those that may be served."""
+
+    code: ClassVar[str] = "unexpected_bundle"
 
 
 class TextContractMismatch(BundleError):

@@ -5,9 +5,10 @@ Invariant: a session is returned only after every golden row gave the recorded t
 """
 
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,18 +57,32 @@ class Session(Protocol):
 
 
 AnySession = TypeVar("AnySession", bound=Session)
+EXACT: Final = 1e-9  # two mathematical libraries differ in the last bits of a double, far below this
 _INPUTS: Final = frozenset((name, "int64", (None, None)) for name in INPUT_NAMES)
 _OUTPUTS: Final = frozenset({(OUTPUT_NAME, "float32", (None,))})
 
 
 @dataclass(frozen=True, slots=True)
+class GoldenAnswer:
+    """What calibration and labels made of the recorded logit; `classes` is each label's probability by its name."""
+
+    logit: float
+    classes: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
 class GoldenRow:
-    """One recorded pair: its texts, the token ids and the relevance score they must give."""
+    """One recorded pair: its texts, the token ids and the relevance score they must give.
+
+    The graph may compute another score within the manifest's tolerance, as processors differ.
+    From `answer` the score follows exactly; bundles written before it was known lack it.
+    """
 
     query: str
     product: Product
     ids: tuple[int, ...]
     score: float
+    answer: GoldenAnswer | None = None
 
 
 def verify_bundle(
@@ -76,7 +91,8 @@ def verify_bundle(
     """Open a session on the bundle's own bytes and return it once it has proved itself.
 
     The steps, each with its own error: text contract and tokenizer, session, signature, warm-up at the
-    shortest and longest shape, the vocabulary's last row, golden rows. KeyError for an absent precision.
+    shortest and longest shape, the vocabulary's last row, calibration and labels, golden rows.
+    KeyError for an absent precision.
     """
     manifest = bundle.manifest
     graph = manifest.graph(precision)
@@ -88,17 +104,44 @@ def verify_bundle(
     _check_signature(session, graph)
     _warm_up(session, manifest.text)
     _check_vocabulary(session, manifest.text)
-    _check_golden(session, encoder, manifest, read_golden(bundle.files[manifest.golden.file]))
+    golden = read_golden(bundle.files[manifest.golden.file])
+    _check_answers(manifest, golden)
+    _check_golden(session, encoder, manifest, golden)
     return session
 
 
 def score_rows(session: Session, rows: Sequence[Row], manifest: Manifest) -> NDArray[np.float64]:
     """Return the relevance score of each row, float64 [n], computed one row at a time at its own shape."""
-    text = manifest.text
-    logits = [
-        session.run(assemble([row], text.template, padded_length(len(row), text.max_length))) for row in rows
-    ]
-    return relevance(class_probabilities(np.concatenate(logits), manifest.calibration), manifest.labels)
+    logits = logits_of(session, rows, manifest.text)
+    return relevance(class_probabilities(logits, manifest.calibration), manifest.labels)
+
+
+def golden_row(
+    session: Session, encoder: PairEncoder, manifest: Manifest, pair: tuple[str, Product]
+) -> GoldenRow:
+    """Record what a bundle makes of a pair of query and product."""
+    query, product = pair
+    row = encoder.encode(query, [product])[0]
+    logit = float(logits_of(session, [row], manifest.text)[0])
+    probabilities = class_probabilities([logit], manifest.calibration)
+    names = (label.name for label in manifest.labels)
+    return GoldenRow(
+        query=query,
+        product=product,
+        ids=row.ids,
+        score=float(relevance(probabilities, manifest.labels)[0]),
+        answer=GoldenAnswer(logit, dict(zip(names, probabilities[0].tolist(), strict=True))),
+    )
+
+
+def logits_of(session: Session, rows: Sequence[Row], text: TextContract) -> NDArray[np.float32]:
+    """Return the logit of each row, float32 [n], computed one row at a time at its own shape."""
+    return np.concatenate(
+        [
+            session.run(assemble([row], text.template, padded_length(len(row), text.max_length)))
+            for row in rows
+        ]
+    )
 
 
 def read_golden(raw: bytes) -> list[GoldenRow]:
@@ -116,6 +159,7 @@ def read_golden(raw: bytes) -> list[GoldenRow]:
                     product=Product(**{name: _text(text) for name, text in document["product"].items()}),
                     ids=tuple(int(token) for token in document["ids"]),
                     score=float(document["score"]),
+                    answer=_answer(document),
                 )
             )
         except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -129,6 +173,8 @@ def dump_golden(rows: Iterable[GoldenRow]) -> bytes:
     for row in rows:
         texts = {name: text for name, text in row.product._asdict().items() if text}
         document = {"query": row.query, "product": texts, "ids": row.ids, "score": row.score}
+        if row.answer is not None:
+            document |= {"logit": row.answer.logit, "classes": dict(row.answer.classes)}
         lines.append(json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False) + "\n")
     return "".join(lines).encode("ascii")
 
@@ -197,6 +243,31 @@ def _check_golden(
             f"golden row {int(drift.argmax()) + 1} is off by {drift.max():.2g}, "
             f"{manifest.golden.tolerance:.2g} is allowed"
         )
+
+
+def _check_answers(manifest: Manifest, golden: list[GoldenRow]) -> None:
+    """Make each recorded answer anew from its logit: nothing else tells that calibration and labels are as packed."""
+    for number, row in enumerate(golden, start=1):
+        if row.answer is None:
+            continue
+        probabilities = class_probabilities([row.answer.logit], manifest.calibration)
+        expected = {"score": row.score, **row.answer.classes}
+        found = {"score": float(relevance(probabilities, manifest.labels)[0])}
+        found |= zip((label.name for label in manifest.labels), probabilities[0].tolist(), strict=True)
+        if found.keys() != expected.keys() or any(abs(found[k] - expected[k]) > EXACT for k in found):
+            raise GoldenMismatch(
+                f"golden row {number} gets another answer of its logit: the manifest's calibration or labels "
+                "are not those that the bundle was packed with; take the bundle from its source again"
+            )
+
+
+def _answer(document: Mapping[str, Any]) -> GoldenAnswer | None:
+    if "logit" not in document:
+        return None
+    logit = float(document["logit"])
+    if not math.isfinite(logit):
+        raise ValueError("expected a finite logit")
+    return GoldenAnswer(logit, {_text(name): float(share) for name, share in document["classes"].items()})
 
 
 def _text(value: object) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bundle import read_bundle
+from bundle.errors import UnexpectedBundle
 from service.cache.memory import ScoreCache
 from service.cache.shared import SharedCache, open_shared_cache
 from service.catalogue.catalogue import Catalogue
@@ -46,6 +47,8 @@ def load_model(name: str, settings: Settings) -> ServedModel:
     """Read and verify a bundle, open its sessions and time them; BundleError or EngineError."""
     began_s = time.monotonic()
     bundle = read_bundle(settings.models_root, name)
+    if settings.bundle_ids and bundle.id not in settings.bundle_ids.split(","):
+        raise UnexpectedBundle(f"bundle {name} has the id {bundle.id}, which is not among bundle_ids")
     precision = pick_precision(settings.precision, settings.device, bundle.manifest)
     workers = workers_of(settings)
     if settings.device == "cpu":

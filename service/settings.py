@@ -77,6 +77,12 @@ class Settings(BaseModel):
     bundles: str = _setting(
         "", "name,...", "Names of more bundles to serve, for requests that name them in `model`."
     )
+    bundle_ids: str = _setting(
+        "",
+        "id,...",
+        "Ids of the bundles that may be served, as `loaded` logs them; another is refused. Empty allows any.",
+        pattern=r"^([0-9a-f]{12}(,[0-9a-f]{12})*)?$",
+    )
     canary_compared: float = _setting(
         0.5, "share", "Answers of a canary whose list the stable model ranks afterwards.", low=0, high=1
     )

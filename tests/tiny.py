@@ -34,7 +34,7 @@ from bundle.rows import assemble, padded_length
 from bundle.score import class_probabilities, relevance
 from bundle.store import write_bundle
 from bundle.text import PairEncoder, Product
-from bundle.verify import INPUT_NAMES, GoldenRow, dump_golden
+from bundle.verify import INPUT_NAMES, GoldenAnswer, GoldenRow, dump_golden
 
 NAME = "tiny"
 PAD, UNKNOWN, START, END = range(4)
@@ -215,8 +215,11 @@ def golden_rows(tokenizer: bytes, contract: TextContract, graph: bytes) -> list[
     for query, product in (*NASTY_PAIRS, *PLAIN_PAIRS):
         (row,) = encoder.encode(query, [product])
         logits = session.run(assemble([row], contract.template, padded_length(len(row), contract.max_length)))
-        (score,) = relevance(class_probabilities(logits, CALIBRATION), LABELS).tolist()
-        rows.append(GoldenRow(query=query, product=product, ids=row.ids, score=score))
+        probabilities = class_probabilities(logits, CALIBRATION)
+        names = (label.name for label in LABELS)
+        answer = GoldenAnswer(float(logits[0]), dict(zip(names, probabilities[0].tolist(), strict=True)))
+        (score,) = relevance(probabilities, LABELS).tolist()
+        rows.append(GoldenRow(query=query, product=product, ids=row.ids, score=score, answer=answer))
     return rows
 
 

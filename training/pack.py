@@ -28,7 +28,7 @@ from bundle.manifest import (
 )
 from bundle.store import read_bundle, write_bundle
 from bundle.text import PairEncoder
-from bundle.verify import GoldenRow, dump_golden, score_rows, verify_bundle
+from bundle.verify import GoldenRow, dump_golden, golden_row, verify_bundle
 from training.card import card
 from training.golden import golden_pairs
 from training.layout import encoder_layout
@@ -82,14 +82,8 @@ def strip_tokenizer(raw: bytes) -> bytes:
 
 def golden_rows(manifest: Manifest, tokenizer: bytes, graph: bytes) -> list[GoldenRow]:
     """Score the golden pairs one at a time with the graph that will serve."""
-    encoder = PairEncoder(tokenizer, manifest.text)
-    pairs = golden_pairs()
-    rows = [encoder.encode(query, [product])[0] for query, product in pairs]
-    scores = score_rows(OrtSession(graph), rows, manifest)
-    return [
-        GoldenRow(query=query, product=product, ids=row.ids, score=float(score))
-        for (query, product), row, score in zip(pairs, rows, scores, strict=True)
-    ]
+    session, encoder = OrtSession(graph), PairEncoder(tokenizer, manifest.text)
+    return [golden_row(session, encoder, manifest, pair) for pair in golden_pairs()]
 
 
 def _reference(

@@ -1,5 +1,6 @@
 """A session is handed out only after the bundle has proved itself; each failure has its own error."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -24,8 +25,17 @@ from bundle.errors import (
 from bundle.manifest import Manifest
 from bundle.store import write_bundle
 from bundle.text import PairEncoder, Product
-from bundle.verify import GoldenRow, dump_golden, read_golden, score_rows, verify_bundle
-from tests.tiny import NASTY_PAIRS, TinySession, graph_onnx, tiny_files, tiny_manifest, tokenizer_json
+from bundle.verify import GoldenAnswer, GoldenRow, dump_golden, read_golden, score_rows, verify_bundle
+from tests.tiny import (
+    CALIBRATION,
+    LABELS,
+    NASTY_PAIRS,
+    TinySession,
+    graph_onnx,
+    tiny_files,
+    tiny_manifest,
+    tokenizer_json,
+)
 
 FILES = tiny_files()
 MANIFEST = tiny_manifest(FILES)
@@ -216,12 +226,41 @@ def test_changed_text_limits(tmp_path: Path) -> None:
         FILES["golden.jsonl"].replace(b'"query":""', b'"query":1', 1),
         FILES["golden.jsonl"].replace(b'"score":0.', b'"score":0.9', 1),
         FILES["golden.jsonl"].replace(b'"score":0.', b'"score":NaN,"was":0.', 1),
+        FILES["golden.jsonl"].replace(b'"classes":{', b'"classes":{"other":0.5,', 1),
+        FILES["golden.jsonl"].replace(b'"classes":', b'"class":', 1),
+        FILES["golden.jsonl"].replace(b'"logit":', b'"logit":9', 1),
+        FILES["golden.jsonl"].replace(b'"logit":', b'"logit":Infinity,"was":', 1),
     ],
 )
 def test_broken_golden_file(tmp_path: Path, golden: bytes) -> None:
     """Missing, extra, malformed or changed rows are refused."""
     with pytest.raises(GoldenMismatch):
         verify_bundle(_stored(tmp_path, golden=golden), TinySession)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"calibration": CALIBRATION.model_copy(update={"slope": CALIBRATION.slope + 1e-6})},
+        {"calibration": CALIBRATION.model_copy(update={"thresholds": (*CALIBRATION.thresholds[:-1], 9.0)})},
+        {"labels": (LABELS[0].model_copy(update={"name": "irrelevanu"}), *LABELS[1:])},
+        {"labels": (*LABELS[:-1], LABELS[-1].model_copy(update={"gain": 0.999999}))},
+    ],
+    ids=["slope", "threshold", "label", "gain"],
+)
+def test_calibration_and_labels_are_those_that_were_packed(
+    tmp_path: Path, changed: dict[str, object]
+) -> None:
+    """A manifest that turns the same logits into other answers is refused, however small the difference."""
+    with pytest.raises(GoldenMismatch, match="calibration or labels"):
+        verify_bundle(_stored(tmp_path, MANIFEST.model_copy(update=changed)), TinySession)
+
+
+def test_golden_rows_of_older_bundles_have_no_answer(tmp_path: Path) -> None:
+    """A golden file from before logits were recorded is read, and checked as it was then."""
+    older = [dataclasses.replace(row, answer=None) for row in read_golden(FILES["golden.jsonl"])]
+
+    verify_bundle(_stored(tmp_path, golden=dump_golden(older)), TinySession)
 
 
 def test_golden_rows_cover_the_nasty_pairs() -> None:
@@ -240,6 +279,8 @@ def test_golden_rows_cover_the_nasty_pairs() -> None:
             product=st.builds(Product, title=st.text(st.characters(exclude_categories=()))),
             ids=st.lists(st.integers(0, 1 << 20)).map(tuple),
             score=st.floats(0, 1),
+            answer=st.none()
+            | st.builds(GoldenAnswer, st.floats(-9, 9), st.dictionaries(st.text(), st.floats(0, 1))),
         )
     )
 )

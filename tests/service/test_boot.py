@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from bundle import BundleError, Product, read_bundle
+from bundle.errors import UnexpectedBundle
 from service import create_app
 from service.boot import build_scorer, load_model
 from service.errors import EngineError
@@ -57,6 +58,17 @@ def test_another_name_is_refused(tiny_bundle: Path, name: str) -> None:
     """A name outside the grammar, or of no bundle, is refused by the bundle's own checks."""
     with pytest.raises(BundleError):
         load_model(name, Settings(models_root=tiny_bundle, workers=1))
+
+
+def test_only_the_expected_bundle_is_served(tiny_bundle: Path) -> None:
+    """With ids of bundles set, one of those is loaded, and another is refused with its own id."""
+    found = read_bundle(tiny_bundle, "tiny").id
+    listed = Settings(models_root=tiny_bundle, workers=1, bundle_ids=f"{'0' * 12},{found}")
+    other = Settings(models_root=tiny_bundle, workers=1, bundle_ids="0" * 12)
+
+    assert load_model("tiny", listed).bundle.id == found
+    with pytest.raises(UnexpectedBundle, match=found):
+        load_model("tiny", other)
 
 
 def _ranked(root: Path, device: str) -> list[Ranking]:
