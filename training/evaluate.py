@@ -22,6 +22,7 @@ from training.runtime import OrtSession, score_rows
 from training.stages import Context, Metrics, StageError
 from training.student import load
 
+ALL = "all sets"
 BM25 = "BM25"
 BM25_TITLE = "BM25, title only"
 BIENCODER = "bi-encoder, zero-shot"
@@ -86,8 +87,7 @@ def run(context: Context) -> Metrics:
             context.log("evaluate", split=split, lists=0)
             continue
         scores = _all_scores(context, lists)
-        for dataset in dict.fromkeys(judged.dataset for judged in lists):
-            chosen = [index for index, judged in enumerate(lists) if judged.dataset == dataset]
+        for dataset, chosen in by_dataset(lists).items():
             members = [lists[index] for index in chosen]
             of_members = {model: [values[index] for index in chosen] for model, values in scores.items()}
             rows += _rows(f"{dataset} {split}", members, of_members, calibration, recipe.resamples)
@@ -104,6 +104,14 @@ def run(context: Context) -> Metrics:
         for row in rows
         if row.metric == "ndcg@10" and row.model in (BM25, TEACHER, STUDENT)
     }
+
+
+def by_dataset(lists: Sequence[JudgedList]) -> dict[str, list[int]]:
+    """Return the places of each data set's lists, and of all of them together if there are several sets."""
+    chosen: dict[str, list[int]] = {}
+    for index, judged in enumerate(lists):
+        chosen.setdefault(judged.dataset, []).append(index)
+    return chosen if len(chosen) == 1 else chosen | {ALL: list(range(len(lists)))}
 
 
 def _all_scores(context: Context, lists: Sequence[JudgedList]) -> dict[str, Scores]:

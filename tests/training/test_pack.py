@@ -1,5 +1,6 @@
 """From a distilled student to evaluation, card and a verified bundle."""
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -105,6 +106,19 @@ def test_golden_rows_hold_the_nasty_ones(packed: Any) -> None:
     assert any(len(text) >= 10_000 for text in texts)
     for mark in ("\x00", "\U0001f381", "園", "خ", "\ud800", "\u202e"):
         assert any(mark in text for text in texts)
+
+
+def test_several_sets_are_measured_one_by_one_and_together(packed: Any) -> None:
+    """Every list counts once in its own set and once in all sets; a set that is alone is not told twice."""
+    one = read_lists(packed.inputs("data") / "pairs.parquet", "validation")[:3]
+    other = [dataclasses.replace(judged, dataset="other") for judged in one[:2]]
+
+    assert evaluate.by_dataset(one) == {one[0].dataset: [0, 1, 2]}
+    assert evaluate.by_dataset([*one, *other]) == {
+        one[0].dataset: [0, 1, 2],
+        "other": [3, 4],
+        evaluate.ALL: [0, 1, 2, 3, 4],
+    }
 
 
 def test_a_changed_graph_fails_the_golden_rows(packed: Any) -> None:
