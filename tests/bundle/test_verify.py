@@ -1,12 +1,14 @@
 """A session is handed out only after the bundle has proved itself; each failure has its own error."""
 
 import dataclasses
+import re
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import TensorProto
@@ -22,7 +24,8 @@ from bundle.errors import (
     VocabularyMismatch,
     WarmupFailed,
 )
-from bundle.manifest import Manifest
+from bundle.manifest import Manifest, dump_manifest
+from bundle.score import class_probabilities
 from bundle.store import write_bundle
 from bundle.text import PairEncoder, Product
 from bundle.verify import GoldenAnswer, GoldenRow, dump_golden, read_golden, score_rows, verify_bundle
@@ -254,6 +257,29 @@ def test_calibration_and_labels_are_those_that_were_packed(
     """A manifest that turns the same logits into other answers is refused, however small the difference."""
     with pytest.raises(GoldenMismatch, match="calibration or labels"):
         verify_bundle(_stored(tmp_path, MANIFEST.model_copy(update=changed)), TinySession)
+
+
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+def test_a_flipped_manifest_changes_no_answer(tiny_bundle: Path, place: float, bit: int) -> None:
+    """Of one flipped bit in what the manifest says of answers, the bundle is refused or answers as before."""
+    raw = bytearray(dump_manifest(read_bundle(tiny_bundle, "tiny").manifest))
+    parts = [re.search(part, bytes(raw)) for part in (rb'"calibration":{.*?}', rb'"labels":\[.*?\]')]
+    spots = [spot for part in parts if part for spot in range(part.start(), part.end())]
+    raw[spots[int(place * len(spots))]] ^= 1 << bit
+    root = tiny_bundle.parent / "flipped"
+    shutil.rmtree(root, ignore_errors=True)
+    shutil.copytree(tiny_bundle, root)
+    (root / "tiny" / "manifest.json").write_bytes(raw)
+    try:
+        changed = read_bundle(root, "tiny")
+        verify_bundle(changed, TinySession)
+    except BundleError:
+        return
+    logits = np.linspace(-9, 9, 50)
+    before, after = (class_probabilities(logits, m.calibration) for m in (MANIFEST, changed.manifest))
+    assert np.abs(before - after).max() < 1e-7
+    assert [label.name for label in changed.manifest.labels] == [label.name for label in LABELS]
 
 
 def test_golden_rows_of_older_bundles_have_no_answer(tmp_path: Path) -> None:
