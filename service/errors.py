@@ -18,6 +18,11 @@ class Reason(Enum):
     """Closed code, HTTP status, and what to say."""
 
     MALFORMED_JSON = "malformed_json", 400, "The body is not valid JSON in UTF-8."
+    MALFORMED_GZIP = (
+        "malformed_gzip",
+        400,
+        "The body is not the one gzip member that its content encoding says.",
+    )
     UNAUTHENTICATED = "unauthenticated", 401, "A valid API key is needed: Authorization: Bearer KEY."
     ADMIN_LOCKED = (
         "admin_locked",
@@ -40,7 +45,7 @@ class Reason(Enum):
     UNSUPPORTED_MEDIA_TYPE = (
         "unsupported_media_type",
         415,
-        "The content type has to be application/json in UTF-8, without a content encoding.",
+        "The content type has to be application/json in UTF-8, the content encoding gzip or none.",
     )
     INVALID_FIELD = "invalid_field", 422, "A field is missing, or has the wrong type or range."
     UNKNOWN_FIELD = "unknown_field", 422, "The request has a field that this API does not know."

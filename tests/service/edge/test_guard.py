@@ -1,6 +1,7 @@
 """Tests of service/edge/guard.py."""
 
 import asyncio
+import gzip
 from collections.abc import Iterable
 from typing import Any
 
@@ -70,12 +71,16 @@ def test_a_declared_length_is_refused_unread(length: bytes) -> None:
     [
         b"application/json",
         b"Application/JSON",
+        b"application/json;",
+        b"application/json ; ",
         b"application/json; charset=utf-8",
+        b"application/json;charset=utf8",
         b'application/json;charset="UTF-8"',
+        b"application/json; profile=x; Charset=Utf-8",
     ],
 )
 def test_json_is_taken(value: bytes) -> None:
-    """application/json is taken, with or without a charset of UTF-8, in any case."""
+    """application/json is taken, with or without a charset of UTF-8 or other parameters, in any case."""
     assert _read(Client([_part(b"{}", more=False)]), [(b"content-type", value)]) == b"{}"
 
 
@@ -87,21 +92,52 @@ def test_json_is_taken(value: bytes) -> None:
         [(b"content-type", b"text/plain")],
         [(b"content-type", b"application/jsonp")],
         [(b"content-type", b"application/json; charset=latin-1")],
+        [(b"content-type", b"application/json; charset=utf-8; charset=latin-1")],
         [(b"content-type", b"application/json, text/plain")],
         [(b"content-type", b"application/x-www-form-urlencoded")],
         [*JSON, *JSON],
-        [*JSON, (b"content-encoding", b"gzip")],
-        [*JSON, (b"content-encoding", b"identity")],
+        [*JSON, (b"content-encoding", b"br")],
+        [*JSON, (b"content-encoding", b"deflate")],
+        [*JSON, (b"content-encoding", b"gzip, gzip")],
+        [*JSON, (b"content-encoding", b"gzip"), (b"content-encoding", b"zstd")],
     ],
 )
 def test_anything_else_is_refused_unread(headers: list[tuple[bytes, bytes]]) -> None:
-    """Another, no or two content types, and any content encoding, are refused before anything is read."""
+    """Another, no or two content types, and a content encoding that is not gzip, are refused before anything is read."""
     client = Client([])
 
     with pytest.raises(Refused) as caught:
         _read(client, headers)
     assert caught.value.reason is Reason.UNSUPPORTED_MEDIA_TYPE
     assert client.asked == 0
+
+
+@pytest.mark.parametrize("coding", [b"gzip", b"GZIP", b"x-gzip", b"identity, gzip"])
+def test_gzip_is_unpacked(coding: bytes) -> None:
+    """A packed body is unpacked within the limit, which holds for the packed bytes too."""
+    headers = [*JSON, (b"content-encoding", coding)]
+    packed = gzip.compress(b" " * 1_000)
+
+    assert _read(Client([_part(packed, more=False)]), headers, 1_000) == b" " * 1_000
+    for limit in (999, len(packed) - 1):
+        with pytest.raises(Refused) as caught:
+            _read(Client([_part(packed, more=False)]), headers, limit)
+        assert caught.value.reason is Reason.BODY_TOO_LARGE
+
+
+@pytest.mark.parametrize("coding", [b"identity", b"", b"Identity,"])
+def test_identity_is_no_coding(coding: bytes) -> None:
+    """A body that says that it is not packed is read as it is."""
+    assert _read(Client([_part(b"{}", more=False)]), [*JSON, (b"content-encoding", coding)]) == b"{}"
+
+
+@pytest.mark.parametrize("coding", [b"identity", b"gzip"])
+def test_a_byte_order_mark_is_left_out(coding: bytes) -> None:
+    """One mark before a body is no part of it, packed or not; a second one is."""
+    body = b"\xef\xbb\xbf\xef\xbb\xbf{}"
+    sent = gzip.compress(body) if coding == b"gzip" else body
+
+    assert _read(Client([_part(sent, more=False)]), [*JSON, (b"content-encoding", coding)], 50) == body[3:]
 
 
 def test_a_client_that_leaves_while_sending_is_gone() -> None:
