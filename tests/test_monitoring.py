@@ -15,10 +15,13 @@ import yaml
 
 from bundle import Bundle
 from service.scoring.model import ServedModel
+from service.scoring.ranker import Ranker
 from service.telemetry.drift import Drift
 from service.telemetry.meters import NEWCOMERS
 from service.telemetry.metrics import Metrics
 from service.telemetry.served import Served
+from tests.service.support import FakeSession, fake_app
+from tests.service.support import Served as Running
 from tests.service.telemetry.test_drift import manifest
 from tests.tiny import tiny_files
 
@@ -148,6 +151,25 @@ def test_a_rule_says_how_grave_it_is_and_what_to_do(rule: dict[str, Any]) -> Non
     assert rule["labels"]["severity"] in {"page", "ticket"}
     assert re.fullmatch(r"\d+[smh]", rule.get("for", "0s"))
     assert set(rule["annotations"]) == {"summary", "action"}
+
+
+def test_a_real_500_fires_the_alert(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a request that ended in a bug, the series that ShelfrankInternalErrors watches has increased."""
+    (rule,) = (rule for rule in RULES if rule["alert"] == "ShelfrankInternalErrors")
+    found = re.fullmatch(r"increase\((\w+)\{([^}]*)\}\[\w+\]\) > 0", rule["expr"])
+    assert found is not None
+    labels = {name: value for name, _, value in _matchers(found[2])}
+
+    async def bug(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Ranker, "rank", bug)
+    with Running(fake_app(tiny_bundle, FakeSession())) as served:
+        before = served.metric(found[1], **labels)
+        answer = served.post({"query": "red", "documents": ["red shoes"]})
+
+        assert answer.status == 500
+        assert served.metric(found[1], **labels) > before
 
 
 def test_the_rules_are_documented() -> None:

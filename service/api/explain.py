@@ -17,10 +17,14 @@ from bundle.score import class_probabilities
 from bundle.text import ProductUse, TextUse
 from service.api.schema import TEXT_FIELDS, Document, Identifier, Query, Score, Usage, parse_request
 from service.dialects.dialect import Ask, Scored, decimal
+from service.scoring.ranking import Cause
 from service.settings import Settings
 
 MOST_DOCUMENTS: Final = 100
 """Explaining tokenizes twice and is for people, who read no longer lists; docs/api.md states it."""
+
+UNREAD: Final = TextUse("", tokens=0, unknown=None, over_limit=0, over_length=0, over_chars=0)
+"""How much is read of a query when the budget ends before its turn."""
 
 Microseconds = Annotated[int, Meta(ge=0)]
 
@@ -103,7 +107,7 @@ def parse_explain(body: bytes, limits: Settings) -> Ask:
 
 def _answer(query: Query, scored: Scored) -> bytes:
     ranking = scored.ranking
-    ((query_use, product_uses),) = ranking.uses
+    query_use, product_uses = next(iter(ranking.uses), (UNREAD, ()))
     documents = len(ranking.places)
     answer = ExplainAnswer(
         id=scored.id,
@@ -123,15 +127,18 @@ def _answer(query: Query, scored: Scored) -> bytes:
 
 
 def _documents(query: Query, uses: Sequence[ProductUse], scored: Scored) -> list[DocumentExplained]:
-    """Return all documents in the order of the request."""
+    """Return all documents in the order of the request; of one that nobody read, `uses` says nothing."""
     manifest, logits = scored.manifest, scored.ranking.logits
     finite = np.isfinite(logits)
     rows = iter(class_probabilities(logits[finite], manifest.calibration).tolist())
     names = [label.name for label in manifest.labels]
     known = {field.name for field in manifest.text.fields}
+    read, nothing = iter(uses), ProductUse((), 0)
     documents = []
     for place in sorted(scored.ranking.places, key=lambda place: place.index):
-        document, use = query.documents[place.index], uses[place.index]
+        document = query.documents[place.index]
+        is_unknown = scored.ranking.causes[place.index] == Cause.UNKNOWN_ID
+        use = nothing if is_unknown else next(read, nothing)
         is_scored = bool(finite[place.index])
         given = None if isinstance(document, str) else document.id
         unknown = [field.unknown for field in use.fields if field.unknown is not None]

@@ -14,7 +14,7 @@ from service.api.answer import encode_answer
 from service.api.schema import ErrorAnswer, Query, decode
 from service.dialects import cohere, infinity, tei, voyage
 from service.dialects.dialect import Ask, AtLeastOne, Dialect, Refusal, Scored, one_query
-from service.errors import Reason
+from service.errors import Reason, Refused
 from service.settings import Settings
 
 VOYAGE_KEYS: Final = {"top_k", "truncation"}
@@ -99,7 +99,9 @@ def at_root(body: bytes) -> Dialect:
 
 
 def _keys(body: bytes) -> set[str]:
+    """Return the keys of a body; none of one that is no JSON object, which whoever parses it refuses."""
     try:
-        return set(_KEYS.decode(body))
-    except (msgspec.MsgspecError, RecursionError):
+        keys: dict[str, Raw] = decode(_KEYS, body)
+    except Refused:
         return set()
+    return set(keys)

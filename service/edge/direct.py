@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 from fastapi import FastAPI
+from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -28,6 +29,12 @@ class Application(FastAPI):
     def put_before(self, layer: Callable[..., ASGIApp], **settings: Any) -> None:
         """Have ASGI middleware see every request first, before the layers that are there already."""
         self._layers = layer(self._layers, **settings)
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """Build the framework's layers without its last catch, which would answer in plain text before `Edge` can."""
+        catch = super().build_middleware_stack()
+        assert isinstance(catch, ServerErrorMiddleware), "the framework's outermost layer is another one"
+        return catch.app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection; what is not HTTP is the framework's."""

@@ -99,7 +99,8 @@ class Edge:
 
         try:
             await self._app(scope, receive, send_with_id)
-        except Exception as error:  # noqa: BLE001  the HTTP edge's broad catch: counted as a 5xx, and logged
+        except Exception as error:  # noqa: BLE001  the HTTP edge's broad catch: counted, and logged
+            self._metrics.rejected.labels(Reason.INTERNAL.code).inc()
             event("internal_error", logging.ERROR, id=trace.id, kind=type(error).__name__, at=_place(error))
             if status:  # too late to say so: end the connection, without the error's text in another log
                 raise ConnectionAbortedError("the answer was cut short") from None

@@ -230,3 +230,31 @@ def test_any_request_is_explained_or_refused(served: Served, body: bytes) -> Non
     else:
         assert answer.status in {400, 404, 422}
         assert is_documented_error(answer)
+
+
+@pytest.mark.parametrize("budget_ms", [0, -1, 1e-9])
+def test_a_budget_that_is_over_at_once_reads_nothing(served: Served, budget_ms: float) -> None:
+    """When the budget ends before anything was read, every document comes back, and all counts are 0."""
+    answer = _explain(served, {**BY_FIELD, "budget_ms": budget_ms})
+    told = answer.json
+
+    assert (200, "deadline", 0.0) == (answer.status, told["degraded"], told["coverage"])
+    assert [0, 1, 2, 3] == [document["index"] for document in told["documents"]] == told["order"]
+    assert [(0, 0, {}, None)] * 4 == [
+        (document["tokens"], document["padded_length"], document["fields"], document["logit"])
+        for document in told["documents"]
+    ]
+    assert 0 == told["query"]["tokens"]
+
+
+def test_a_product_that_is_unknown_is_not_read(tiny_bundle: Path, tmp_path: Path) -> None:
+    """What is told of the products beside it is their own, wherever it stands."""
+    documents: list[object] = [{"id": "nowhere"}, {"id": "B01", "title": "red shoes"}, {"id": "gone"}, "mug"]
+    with Served(fake_app(tiny_bundle, FakeSession(), catalogue=str(tmp_path))) as served:
+        told = _explain(served, {"query": "red", "documents": documents}).json
+        known = _explain(served, {"query": "red", "documents": documents[1::2]}).json["documents"]
+
+    assert "unknown_id" == told["degraded"]
+    assert [0, 0] == [told["documents"][index]["tokens"] for index in (0, 2)]
+    for document, alone in zip(told["documents"][1::2], known, strict=True):
+        assert {**document, "index": 0} == {**alone, "index": 0}

@@ -9,8 +9,20 @@ from typing import Any
 
 import pytest
 
+from service.api.handlers import Api
+from service.rollout.versions import Versions
 from service.scoring.ranking import LEAST
-from tests.service.support import JSON, Answer, FakeSession, Served, exchange, fake_app, rerank, until
+from tests.service.support import (
+    JSON,
+    Answer,
+    FakeSession,
+    Served,
+    exchange,
+    fake_app,
+    is_documented_error,
+    rerank,
+    until,
+)
 
 GOOD = {"query": "red shoes", "documents": ["coffee mug", "red running shoes", "red shoes"]}
 
@@ -128,3 +140,31 @@ def test_a_dead_worker_turns_readiness_red(tiny_bundle: Path) -> None:
         served.run(kill(served))
         assert served.get("/readyz").status == 503
         assert served.get("/livez").status == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "broken"),
+    [
+        ("POST", "/v1/rerank", (Api, "_answer")),
+        ("POST", "/v1/explain", (Api, "_answer")),
+        ("POST", "/v2/rerank", (Api, "_answer")),
+        ("GET", "/v1/models", (Versions, "listed")),
+        ("GET", "/admin/models", (Versions, "roles")),
+    ],
+)
+def test_a_bug_has_the_documented_shape_on_every_path(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, method: str, path: str, broken: tuple[type, str]
+) -> None:
+    """A bug is a 500 in our own shape, counted once, with the framework in between or not, on either port."""
+
+    def bug(*_: object) -> None:
+        raise ZeroDivisionError
+
+    with Served(fake_app(tiny_bundle, FakeSession())) as served:
+        app = served.app.state.admin if path.startswith("/admin") else served.app
+        monkeypatch.setattr(*broken, bug)
+        answer = served.run(exchange(app, method, path, json.dumps(GOOD).encode(), JSON))
+
+        assert (500, "internal") == (answer.status, answer.json["error"])
+        assert is_documented_error(answer)
+        assert served.metric("shelfrank_rejected_total", reason="internal") == 1
