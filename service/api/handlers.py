@@ -13,6 +13,7 @@ from typing import Final, TypeVar
 import msgspec
 from fastapi import Request, Response
 
+from service.api.about import version_at
 from service.api.explain import explain_limits, parse_explain
 from service.api.models import to_json
 from service.api.schema import parse_request
@@ -158,12 +159,7 @@ class Api:
         return JsonResponse(msgspec.json.encode(about))
 
     def _version(self, request: Request) -> Version:
-        """Return the model that a path names, with its version or without."""
-        version = self._versions.named(request.path_params["model"])
-        wanted = request.path_params.get("version")
-        if version is None or wanted not in {None, version.facts.version}:
-            raise Refused(Reason.MODEL_NOT_FOUND)
-        return version
+        return version_at(request, self._versions)
 
     async def _read(
         self, request: Request, tell: Callable[[bytes], Dialect] | None, *, typed: bool = True

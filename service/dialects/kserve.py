@@ -18,9 +18,13 @@ from service.api.schema import decode
 from service.dialects.dialect import Ask, Refusal, Scored, in_order, paired, said
 from service.errors import Reason, Refused
 from service.settings import Settings
+from service.telemetry.tally import Sum, Tally
 
 INPUTS: Final = ("query", "document")
 OUTPUTS: Final = {"score": "FP32", "label": "BYTES"}
+TYPES: Final = {"FP32": "TYPE_FP32", "BYTES": "TYPE_STRING"}
+EXTENSIONS: Final = ("binary_tensor_data", "model_repository", "model_configuration", "statistics")
+PLATFORM: Final = "onnxruntime_onnx"
 Identifier = Annotated[str, Meta(max_length=256)]
 
 
@@ -48,6 +52,13 @@ class InferRequest(Struct):
     id: Identifier | None = None
 
 
+class IndexRequest(Struct):
+    """A request for the repository's index."""
+
+    ready: bool | None = None
+
+
+_INDEX: Final = msgspec.json.Decoder(IndexRequest)
 _INFER: Final = msgspec.json.Decoder(InferRequest)
 
 
@@ -126,7 +137,7 @@ def _answer(wanted: Sequence[str], shape: Sequence[int], request_id: str | None,
 
 def server_metadata(version: str) -> Mapping[str, object]:
     """Say what `GET /v2` says."""
-    return {"name": "shelfrank", "version": version, "extensions": ["binary_tensor_data"]}
+    return {"name": "shelfrank", "version": version, "extensions": EXTENSIONS}
 
 
 def model_metadata(manifest: Manifest) -> Mapping[str, object]:
@@ -134,10 +145,61 @@ def model_metadata(manifest: Manifest) -> Mapping[str, object]:
     return {
         "name": manifest.name,
         "versions": [manifest.version],
-        "platform": "onnxruntime_onnx",
+        "platform": PLATFORM,
         "inputs": [{"name": name, "datatype": "BYTES", "shape": [-1]} for name in INPUTS],
         "outputs": [{"name": name, "datatype": kind, "shape": [-1]} for name, kind in OUTPUTS.items()],
     }
+
+
+def model_config(manifest: Manifest) -> Mapping[str, object]:
+    """Say how a model is configured, as Triton does; it is the metadata in other words."""
+    return {
+        "name": manifest.name,
+        "platform": PLATFORM,
+        "backend": "onnxruntime",
+        "version_policy": {"latest": {"num_versions": 1}},
+        "max_batch_size": 0,
+        "input": [{"name": name, "data_type": "TYPE_STRING", "dims": [-1]} for name in INPUTS],
+        "output": [{"name": name, "data_type": TYPES[kind], "dims": [-1]} for name, kind in OUTPUTS.items()],
+    }
+
+
+def model_stats(manifest: Manifest, tally: Tally) -> Mapping[str, object]:
+    """Say what a model was asked, as Triton does: an inference is a document, an execution an answer."""
+    stages = tally.stages
+    return {
+        "name": manifest.name,
+        "version": manifest.version,
+        "last_inference": int(tally.last_s * 1_000),
+        "inference_count": tally.documents,
+        "execution_count": tally.whole.count + tally.failing.count,
+        "inference_stats": {
+            "success": _duration(tally.whole),
+            "fail": _duration(tally.failing),
+            "queue": _duration(stages["queue"]),
+            "compute_input": _duration(stages["tokenize"]),
+            "compute_infer": _duration(stages["infer"]),
+            "compute_output": _duration(stages["respond"]),
+            "cache_hit": _duration(tally.cached),
+            "cache_miss": {"count": tally.documents - tally.cached.count, "ns": 0},
+        },
+        "batch_stats": [],
+    }
+
+
+def _duration(told: Sum) -> Mapping[str, int]:
+    return {"count": told.count, "ns": round(told.seconds * 1e9)}
+
+
+def wants_ready(body: bytes) -> bool:
+    """Read the request for the repository's index: whether only models are asked for that are ready."""
+    return bool(decode(_INDEX, body or b"{}").ready)
+
+
+def model_index(manifest: Manifest, *, is_ready: bool) -> Mapping[str, object]:
+    """Say that a model is there, as the repository's index does."""
+    state = "READY" if is_ready else "UNAVAILABLE"
+    return {"name": manifest.name, "version": manifest.version, "state": state, "reason": ""}
 
 
 def refuse(reason: Reason, loc: tuple[str | int, ...], request_id: str) -> Refusal:  # noqa: ARG001  the protocol has none

@@ -1,7 +1,7 @@
-"""The application: which path has which handler, and how each dialect says no.
+"""The application: which path has which handler, and what stands before all of them.
 
-Knows paths, methods and error shapes; does not know what a handler does.
-Invariant: a refused request is answered in the error shape of the API that it was sent to.
+Knows paths, methods and layers; does not know what a handler does.
+Invariant: whatever a handler raises is counted and answered.
 """
 
 import asyncio
@@ -14,16 +14,17 @@ from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
+from service.api.about import About
 from service.api.handlers import SPOKEN, Api
 from service.api.openapi import DESCRIPTION, with_schemas
 from service.boot import load_model, open_ranker
 from service.catalogue.handlers import ProductsApi
-from service.dialects import cohere, jina, kserve, shared, tei, vllm, voyage
-from service.dialects.dialect import Dialect, Refuse
+from service.dialects.dialect import Refuse
 from service.edge.admin import build_admin, health_handlers
 from service.edge.direct import Application, Direct, OnError
 from service.edge.keys import KeyRing, Locked
 from service.edge.middleware import Edge, JsonResponse, trace_of
+from service.edge.paths import FOREIGN, KSERVE, RERANK, RERANK_TOO, Tell, refuse_at
 from service.errors import ClientGone, Reason, Refused
 from service.process.lifecycle import STUCK, Lifecycle
 from service.process.watchdog import Watchdog
@@ -49,23 +50,6 @@ CORS_HEADERS: Final = (
 )  # fmt: skip
 
 Refusal = Callable[[Request, Refused, dict[str, str] | None], Response]
-Tell = Callable[[bytes], Dialect]
-# Where other APIs are spoken: how a request is told apart, and how it is refused until it has been.
-FOREIGN: Final[dict[str, tuple[Tell, Refuse]]] = {
-    "/": (shared.at_root, tei.refuse),
-    "/rerank": (shared.at_rerank, tei.refuse),
-    "/predict": (lambda _: tei.PREDICT, tei.refuse),
-    "/score": (lambda _: vllm.SCORE, vllm.refuse),
-    "/v1/score": (lambda _: vllm.SCORE, vllm.refuse),
-    "/v2/rerank": (lambda _: cohere.V2, cohere.refuse),
-    "/cohere/v1/rerank": (lambda _: cohere.V1, cohere.refuse),
-    "/cohere/v2/rerank": (lambda _: cohere.V2, cohere.refuse),
-    "/jina/v1/rerank": (lambda _: jina.JINA, jina.refuse),
-    "/vllm/rerank": (lambda _: vllm.RERANK, vllm.refuse),
-    "/voyage/v1/rerank": (lambda _: voyage.VOYAGE, voyage.refuse),
-}
-KSERVE: Final = "/v2"
-"""Every path of the Open Inference Protocol begins so, and no other path but Cohere's does."""
 
 
 def build_app(
@@ -139,7 +123,7 @@ def build_app(
         opinions=opinions,
         lifecycle=lifecycle,
     )
-    app.add_api_route("/v1/rerank", api.rerank, methods=["POST"])
+    app.add_api_route(RERANK, api.rerank, methods=["POST"])
     app.add_api_route("/v1/explain", api.explain, methods=["POST"])
     for path, handle, method in (
         ("/v1/products", products.put, "PUT"),
@@ -156,15 +140,15 @@ def build_app(
         ("/v1/models/{model}", api.model),
     ):
         app.add_api_route(path, handler, methods=["GET"])
-    _add_foreign_routes(app, api)
+    _add_foreign_routes(app, api, About(settings, versions, lifecycle))
     refuse = _refusal(metrics)
-    app.put_before(Direct, path="/v1/rerank", handle=api.rerank, on_error=_add_error_handlers(app, refuse))
+    app.put_before(Direct, path=RERANK, handle=api.rerank, on_error=_add_error_handlers(app, refuse))
     _add_middleware(app, settings, metrics, ring, refuse)
     app.openapi = with_schemas(app.openapi)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
     return app
 
 
-def _add_foreign_routes(app: FastAPI, api: Api) -> None:
+def _add_foreign_routes(app: FastAPI, api: Api, about: About) -> None:
     """Add the paths of other APIs; their shapes are described by those who made them, not by our schema."""
 
     def speaking(tell: Tell) -> Callable[[Request], Awaitable[Response]]:
@@ -173,29 +157,33 @@ def _add_foreign_routes(app: FastAPI, api: Api) -> None:
 
         return speak
 
-    for path, (tell, _) in FOREIGN.items():
-        app.add_api_route(path, speaking(tell), methods=["POST"], include_in_schema=False)
-    for path, handler in (
-        ("", api.server_metadata),
-        ("/health/live", api.live),
-        ("/health/ready", api.ready),
-    ):
-        app.add_api_route(KSERVE + path, handler, methods=["GET"], include_in_schema=False)
-    for path in ("/models/{model}", "/models/{model}/versions/{version}"):
-        app.add_api_route(KSERVE + path, api.model_metadata, methods=["GET"], include_in_schema=False)
-        app.add_api_route(f"{KSERVE}{path}/ready", api.model_ready, methods=["GET"], include_in_schema=False)
-        app.add_api_route(f"{KSERVE}{path}/infer", api.infer, methods=["POST"], include_in_schema=False)
+    routes: list[tuple[str, str, Callable[..., Awaitable[Response]]]] = [
+        *(("POST", path, api.rerank) for path in RERANK_TOO),
+        *(("POST", path, speaking(tell)) for path, (tell, _) in FOREIGN.items()),
+        ("GET", "/info", about.info),
+        ("GET", "/version", about.version),
+        ("GET", KSERVE, api.server_metadata),
+        ("GET", f"{KSERVE}/health/live", api.live),
+        ("GET", f"{KSERVE}/health/ready", api.ready),
+        ("POST", f"{KSERVE}/repository/index", about.index),
+        ("GET", f"{KSERVE}/models/stats", about.stats),
+    ]
+    for path in (f"{KSERVE}/models/{{model}}", f"{KSERVE}/models/{{model}}/versions/{{version}}"):
+        routes += [
+            ("GET", path, api.model_metadata),
+            ("GET", f"{path}/ready", api.model_ready),
+            ("GET", f"{path}/config", about.config),
+            ("GET", f"{path}/stats", about.stats),
+            ("POST", f"{path}/infer", api.infer),
+        ]
+    for method, path, handler in routes:
+        app.add_api_route(path, handler, methods=[method], include_in_schema=False)
 
 
 def _refusing(request: Request) -> Refuse:
     """Return how to refuse a request: as it has been told apart, or as its path says."""
     spoken: Refuse | None = request.scope.get(SPOKEN)
-    if spoken is not None:
-        return spoken
-    path = request.scope["path"]
-    if path in FOREIGN and not (path == "/" and request.method != "POST"):
-        return FOREIGN[path][1]
-    return kserve.refuse if path == KSERVE or path.startswith(KSERVE + "/") else shared.refuse
+    return refuse_at(request.scope["path"], request.method) if spoken is None else spoken
 
 
 def _refusal(metrics: Metrics) -> Refusal:

@@ -25,7 +25,7 @@ from service.telemetry.metrics import Metrics
 CHECK_EVERY_S: Final = 1.0
 MAX_FILE_BYTES: Final = 262_144
 MAX_KEYS: Final = 1_000  # all are compared for each request, in about 0.2 ms
-OPEN: Final = frozenset({"/livez", "/readyz", "/v2/health/live", "/v2/health/ready"})
+OPEN: Final = frozenset({"/livez", "/readyz", "/health", "/v2/health/live", "/v2/health/ready"})
 TENANT: Final = "shelfrank.tenant"  # where in a scope it stands whose key a request came with
 _LINE: Final = re.compile(r"([a-z0-9][a-z0-9_-]{0,62})[ \t]+([0-9a-f]{64})")
 _BEARER: Final = re.compile(rb"bearer[ ]+([\x21-\x7e]+)[ ]*", re.IGNORECASE)

@@ -1,6 +1,6 @@
 """The outermost layer: gives each request an id and a clock, counts its answer, and catches what is left.
 
-Knows ASGI messages and the error shape; does not know routes or JSON bodies.
+Knows ASGI messages, the error shape and how paths are written; does not know routes or JSON bodies.
 Invariant: every answer carries a request id, and no exception's text reaches a client or a log line.
 """
 
@@ -28,6 +28,9 @@ _ACCEPTED_ID: Final = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 FIRST_BYTE: Final = (
     "shelfrank.first_byte_s"  # where in a scope the server notes when the request's first byte came
 )
+AS_WRITTEN: Final = "/v1/products/"
+"""What follows is an id, in which slashes mean what they mean to the catalogue."""
+_SLASHES: Final = re.compile("/{2,}")
 _SCOPE_KEY: Final = "shelfrank.trace"
 
 
@@ -74,6 +77,18 @@ def error_response(
     return JsonResponse(msgspec.json.encode(body), status_code=reason.status, headers=headers)
 
 
+def as_routed(scope: Scope) -> Scope:
+    """Return a request as it is routed: doubled and trailing slashes left out, and GET in the place of HEAD.
+
+    The server's own scope keeps HEAD, by which it leaves out the body of the answer.
+    """
+    path: str = scope["path"]
+    is_plain = "//" not in path and (not path.endswith("/") or path == "/")
+    if not is_plain and not (path.startswith(AS_WRITTEN) and path != AS_WRITTEN):
+        scope = {**scope, "path": _SLASHES.sub("/", path).removesuffix("/") or "/"}
+    return {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
+
+
 class Edge:
     """ASGI middleware around the whole application."""
 
@@ -86,6 +101,7 @@ class Edge:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        scope = as_routed(scope)
         started_s: float = scope.get(FIRST_BYTE) or time.monotonic()
         trace = scope[_SCOPE_KEY] = Trace(_request_id(scope), started_s)
         status = 0

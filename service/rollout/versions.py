@@ -15,13 +15,14 @@ from service.scoring.model import ServedModel
 from service.telemetry.drift import Drift
 from service.telemetry.metrics import Metrics
 from service.telemetry.served import Served
+from service.telemetry.tally import Tally
 
 NewcomerRole = Literal["canary", "shadow"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Version:
-    """A model that is served, the facts that are told of it, and how its scores drift.
+    """A model that is served, the facts that are told of it, how its scores drift, and what it was asked.
 
     `directory` is the bundle's below the models' root, which may have another name than the model.
     """
@@ -30,6 +31,7 @@ class Version:
     directory: str = ""
     facts: Model = field(init=False)
     drift: Drift = field(init=False)
+    tally: Tally = field(init=False, default_factory=Tally)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "facts", describe_model(self.model.bundle, self.model.precision))

@@ -1,10 +1,11 @@
-"""Keeps account of every ranked request: metrics, drift, its one log line and its trace.
+"""Keeps account of every ranked request: metrics, drift, its model's tally, its one log line and its trace.
 
 Knows what a request took and what came of it; does not know texts, and nothing waits for it.
 Invariant: nothing here can fail a request, and no label or field takes a value that a client sent.
 """
 
 import logging
+import time
 from collections.abc import Mapping
 from typing import Final
 
@@ -45,6 +46,13 @@ class Account:
             truncated=ranking.truncated,
             tokens=ranking.tokens,
             unknown=ranking.unknown_tokens,
+        )
+        version.tally.add(
+            times_s,
+            documents=len(ranking.places),
+            cached=ranking.cached,
+            failed=bool(ranking.unscored.failed),
+            now_s=time.time(),
         )
         facts: dict[str, str | int | float | bool] = {
             "model": version.facts.id,

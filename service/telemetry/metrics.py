@@ -29,13 +29,18 @@ from service.telemetry.served import ServedModels
 ROUTES: Final = (
     "/", "/v1/rerank", "/v1/explain", "/v1/models", "/v1/models/{model}",
     "/v1/products", "/v1/products/{product:path}",
-    "/admin/models", "/admin/reload", "/admin/canary", "/admin/canary/promote", "/admin/shadow", "/livez", "/readyz", "/metrics", "/docs", "/openapi.json",
-    "/rerank", "/predict", "/score", "/v1/score", "/v2/rerank",
-    "/cohere/v1/rerank", "/cohere/v2/rerank", "/jina/v1/rerank", "/vllm/rerank", "/voyage/v1/rerank",
-    "/v2", "/v2/health/live", "/v2/health/ready",
+    "/admin/models", "/admin/reload", "/admin/canary", "/admin/canary/promote", "/admin/shadow",
+    "/livez", "/readyz", "/health", "/metrics", "/docs", "/openapi.json",
+    "/rerank", "/reranking", "/v1/reranking", "/predict", "/score", "/v1/score", "/v1/ranking", "/v2/rerank",
+    "/cohere/rerank", "/cohere/v1/rerank", "/cohere/v2/rerank", "/cohere/v2/v1/rerank", "/cohere/v2/v2/rerank",
+    "/jina/v1/rerank", "/voyage/v1/rerank",
+    "/vllm/rerank", "/vllm/v1/rerank", "/vllm/v2/rerank", "/vllm/score", "/vllm/v1/score",
+    "/info", "/version", "/v2", "/v2/health/live", "/v2/health/ready", "/v2/repository/index", "/v2/models/stats",
     "/v2/models/{model}", "/v2/models/{model}/ready", "/v2/models/{model}/infer",
+    "/v2/models/{model}/config", "/v2/models/{model}/stats",
     "/v2/models/{model}/versions/{version}", "/v2/models/{model}/versions/{version}/ready",
-    "/v2/models/{model}/versions/{version}/infer",
+    "/v2/models/{model}/versions/{version}/infer", "/v2/models/{model}/versions/{version}/config",
+    "/v2/models/{model}/versions/{version}/stats",
 )  # fmt: skip
 STATUS_CLASSES: Final = ("2xx", "4xx", "5xx")
 SECONDS: Final = (

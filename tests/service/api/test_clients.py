@@ -172,4 +172,8 @@ def test_triton(url: str, scores: list[float], binary: bool) -> None:  # noqa: F
     assert not client.is_model_ready("other")
     assert answer.as_numpy("score").ravel() == pytest.approx(scores)
     assert answer.as_numpy("label").shape == (3, 1)
+    assert ["tiny"] == [model["name"] for model in client.get_model_repository_index()]
+    assert ["query", "document"] == [tensor["name"] for tensor in client.get_model_config("tiny")["input"]]
+    for statistics in (client.get_inference_statistics(), client.get_inference_statistics("tiny", "1.0.0")):
+        assert statistics["model_stats"][0]["inference_stats"]["success"]["count"] > 0
     client.close()

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.api.handlers import LOOP_PARSE_BYTES
-from service.edge.http import FOREIGN
+from service.edge.paths import FOREIGN
 from service.scoring.ranking import LEAST
 from tests.service.edge.test_http_fuzz import FRAGMENTS, JSON_VALUES
 from tests.service.support import JSON, Answer, FakeSession, Served, exchange, fake_app, until
@@ -34,11 +34,19 @@ ERROR_KEYS = {
     "/predict": {"error", "error_type"},
     "/score": {"error"},
     "/v1/score": {"error"},
+    "/v1/ranking": {"object", "message", "detail", "type"},
     "/v2/rerank": {"id", "message"},
+    "/cohere/rerank": {"id", "message"},
     "/cohere/v1/rerank": {"id", "message"},
     "/cohere/v2/rerank": {"id", "message"},
+    "/cohere/v2/v1/rerank": {"id", "message"},
+    "/cohere/v2/v2/rerank": {"id", "message"},
     "/jina/v1/rerank": {"detail"},
     "/vllm/rerank": {"error"},
+    "/vllm/v1/rerank": {"error"},
+    "/vllm/v2/rerank": {"error"},
+    "/vllm/score": {"error"},
+    "/vllm/v1/score": {"error"},
     "/voyage/v1/rerank": {"detail"},
     INFER: {"error"},
 }
@@ -129,7 +137,7 @@ def test_every_path_refuses_in_its_own_shape(served: Served, path: str, keys: se
     """What is no JSON, has no content type or the wrong method is refused as the path's API does it."""
     for answer, status in (
         (_post(served, path, b"{"), 400),
-        (_post(served, path, b"{}", **{"content-encoding": "gzip"}), 415),
+        (_post(served, path, b"{}", **{"content-encoding": "br"}), 415),
         (served.run(exchange(served.app, "PUT", path)), 405),
     ):
         assert (status, "application/json") == (answer.status, answer.headers["content-type"])

@@ -89,7 +89,9 @@ def test_a_large_body_is_parsed_on_a_worker(served: Served) -> None:
     ("method", "path", "status", "code"),
     [
         ("GET", "/nowhere", 404, "not_found"),
-        ("GET", "/v1/rerank/", 404, "not_found"),
+        ("GET", "/v1/rerank/x", 404, "not_found"),
+        ("GET", "/v1//rerank/", 405, "method_not_allowed"),
+        ("HEAD", "/v1/rerank", 405, "method_not_allowed"),
         ("GET", "/livez/../metrics", 404, "not_found"),
         ("POST", "/v3/rerank", 404, "not_found"),
         ("GET", "/v1/rerank", 405, "method_not_allowed"),

@@ -164,9 +164,9 @@ def test_nobody_passes_without_a_key(tiny_bundle: Path, key_file: Path) -> None:
             assert (401, "unauthenticated") == (answer.status, answer.json["error"])
             assert answer.headers["www-authenticate"] == "Bearer"
             assert is_documented_error(answer)
-        for path in ("/", "/v1/models", "/docs", "/openapi.json", "/nowhere", "/v2", "/livez/"):
+        for path in ("/", "/v1/models", "/docs", "/openapi.json", "/nowhere", "/v2", "/livez/x"):
             assert _ask(served, path, {}, "GET").status == 401
-        for path in ("/livez", "/readyz", "/v2/health/live", "/v2/health/ready"):
+        for path in ("/livez", "/livez/", "/readyz", "/health", "/v2/health/live", "/v2/health/ready"):
             assert _ask(served, path, {}, "GET").status == 200
         for headers in (
             {"authorization": f"Bearer {SECRET}"},

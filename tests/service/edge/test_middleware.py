@@ -9,7 +9,7 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.edge.middleware import FIRST_BYTE, Edge, trace_of
+from service.edge.middleware import FIRST_BYTE, Edge, as_routed, trace_of
 from service.telemetry.metrics import Metrics
 from tests.service.support import JSON, Served
 
@@ -60,6 +60,10 @@ def _count(metrics: Metrics, status: str) -> float | None:
     return metrics.registry.get_sample_value("shelfrank_requests_total", labels)
 
 
+def _bugs(metrics: Metrics) -> float | None:
+    return metrics.registry.get_sample_value("shelfrank_rejected_total", {"reason": "internal"})
+
+
 def test_a_bug_is_a_500_without_its_text(
     capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -76,6 +80,7 @@ def test_a_bug_is_a_500_without_its_text(
     assert json.loads(body["body"])["error"] == "internal"
     assert "secret" not in logged + body["body"].decode()
     assert _count(metrics, "5xx") == 1
+    assert _bugs(metrics) == 1
 
 
 def test_a_bug_after_the_start_ends_the_connection() -> None:
@@ -85,8 +90,10 @@ def test_a_bug_after_the_start_ends_the_connection() -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         raise ValueError("secret text")
 
+    metrics = Metrics()
     with pytest.raises(ConnectionAbortedError) as caught:
-        _call(buggy, Metrics())
+        _call(buggy, metrics)
+    assert _bugs(metrics) == 1
     assert caught.value.__cause__ is None
     assert caught.value.__suppress_context__
 
@@ -123,3 +130,31 @@ def test_a_request_begins_with_its_first_byte() -> None:
 
     assert started[0] == 12.5
     assert before_s <= started[1] <= time.monotonic()
+
+
+@pytest.mark.parametrize(
+    ("path", "routed"),
+    [
+        ("/", "/"),
+        ("//", "/"),
+        ("/v1/rerank", "/v1/rerank"),
+        ("/v1/rerank/", "/v1/rerank"),
+        ("//v1///rerank//", "/v1/rerank"),
+        ("/v1/products/", "/v1/products"),
+        ("/v1/products/http://shop/1/", "/v1/products/http://shop/1/"),
+        ("/v1/products//", "/v1/products//"),
+    ],
+)
+def test_slashes_too_many_mean_nothing(path: str, routed: str) -> None:
+    """Doubled and trailing slashes are left out, but for those of a product's id."""
+    scope = {"type": "http", "method": "GET", "path": path}
+
+    assert routed == as_routed(scope)["path"]
+    assert path == scope["path"]
+
+
+def test_head_is_routed_as_get() -> None:
+    """HEAD finds what GET finds, and the server still knows that there is to be no body."""
+    scope = {"type": "http", "method": "HEAD", "path": "/livez"}
+
+    assert ("GET", "HEAD") == (as_routed(scope)["method"], scope["method"])

@@ -1,0 +1,58 @@
+"""PURE. The ranking of NVIDIA's reranking NIM; https://docs.nvidia.com/nim, "NeMo Retriever Reranking".
+
+Knows its requests, answers and errors; does not know who scores.
+Invariant: every passage comes back by its index, best first, with the model's logit.
+"""
+
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from service.api.schema import Document, decode
+from service.dialects.dialect import Ask, Dialect, Refusal, Scored, ask_one, best_first, said
+from service.errors import Reason
+from service.settings import Settings
+
+
+class Text(Struct):
+    """A query."""
+
+    text: str
+
+
+class Request(Struct):
+    """A request; passages have a text, and may have the other fields of a product."""
+
+    query: Text
+    passages: list[Document]
+
+
+_REQUEST: Final = msgspec.json.Decoder(Request)
+
+
+def parse(body: bytes, limits: Settings) -> Ask:
+    """Read a request."""
+    request = decode(_REQUEST, body)
+    return ask_one(request.query.text, request.passages, limits, _answer, "passages")
+
+
+def _answer(scored: Scored) -> bytes:
+    tokens = scored.ranking.tokens
+    answer = {
+        "rankings": [{"index": index, "logit": logit} for index, logit in best_first(scored, None, raw=True)],
+        "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+    }
+    return msgspec.json.encode(answer)
+
+
+def refuse(reason: Reason, loc: tuple[str | int, ...], request_id: str) -> Refusal:  # noqa: ARG001  it names none
+    """Write an error as the NIM does; its clients show `detail`."""
+    kind = "invalid_request_error" if reason.status < 500 else "internal_server_error"
+    told = said(reason, loc)
+    return reason.status, msgspec.json.encode(
+        {"object": "error", "message": told, "detail": told, "type": kind}
+    )
+
+
+RANKING: Final = Dialect(parse, refuse)
