@@ -2,7 +2,7 @@
 # than Python 3.11, make and a package registry.
 # PYTHON=/path/to/python picks the interpreter, ARGS="..." is handed to the program a verb runs.
 .DEFAULT_GOAL := help
-.PHONY: help serve test check format bench bench-check bench-peers distil image lock clean
+.PHONY: help serve test fuzz check format bench bench-check bench-peers distil image lock clean
 
 IMAGE ?= shelfrank:cpu
 RECIPE ?= training/recipes/tiny.toml
@@ -21,6 +21,9 @@ serve: ## run the service with the default bundle on 127.0.0.1:8000, its metrics
 
 test: check ## run the checks, then every test with coverage
 	.venv-test/bin/python -m pytest --cov --cov-report=term:skip-covered $(FLOOR) $(ARGS)
+
+fuzz: .venv-test ## 20,000 requests of every API with broken bytes, other ones each time (minutes)
+	FUZZ_CASES=20000 .venv-test/bin/python -m pytest tests/service/edge/test_raw_bytes.py $(ARGS)
 
 check: .venv-test ## formatting, lint, types and import rules, in seconds
 	.venv-test/bin/ruff format --check

@@ -108,7 +108,7 @@ def _check_headers(headers: Headers, max_bytes: int, *, typed: bool, lines: bool
         known = _JSON_OR_LINES if lines else _JSON
         if len(kinds) != 1 or not (kinds[0] in known or _media_type(kinds[0]) in known):
             raise Refused(Reason.UNSUPPORTED_MEDIA_TYPE)
-    codings = [coding for coding in codings if coding not in {b"", b"identity"}]
+    codings = [coding for coding in codings if coding not in {b"", b"identity"}] if codings else codings
     if codings and codings not in _GZIP:
         raise Refused(Reason.UNSUPPORTED_MEDIA_TYPE)
     return bool(codings)
