@@ -3,6 +3,7 @@
 import gzip
 import http.client
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from service.dialects import cohere, kserve, nvidia, shared, tei, vllm
 from service.dialects.dialect import Refuse
 from service.edge.paths import FOREIGN, RERANK_TOO, refuse_at
-from tests.service.support import JSON, WAIT_S, Process, Served, exchange
+from tests.service.support import JSON, WAIT_S, FakeSession, Process, Served, exchange, fake_app
 
 PAIR = {"model": "any", "query": "red shoes", "documents": ["coffee mug", "red shoes"]}
 BODIES = {
@@ -68,6 +69,16 @@ def test_a_packed_body_is_answered(served: Served, coding: str) -> None:
     headers = {"content-type": "application/json; charset=utf8;", "content-encoding": coding}
 
     assert served.post(gzip.compress(raw) if coding == "gzip" else raw, headers).status == 200
+
+
+def test_a_packed_feed_is_stored(tiny_bundle: Path, tmp_path: Path) -> None:
+    """Lines of products may come packed and behind a mark of the byte order, as some systems write files."""
+    feed = b'\xef\xbb\xbf{"id": "B01", "title": "Mouse"}\r\n{"id": "B02", "title": "Pad"}\r\n'
+    headers = {"content-type": "application/x-ndjson;", "content-encoding": "gzip"}
+    with Served(fake_app(tiny_bundle, FakeSession(), catalogue=str(tmp_path))) as served:
+        answer = served.run(exchange(served.app, "PUT", "/v1/products/", gzip.compress(feed), headers))
+
+    assert {"stored": 2, "unchanged": 0} == answer.json
 
 
 def _head_and_get(port: int, path: str) -> tuple[Any, Any, bytes]:
