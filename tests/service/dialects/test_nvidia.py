@@ -44,7 +44,7 @@ def test_a_missing_logit_is_refused() -> None:
     [
         ({"query": "red"}, Reason.INVALID_FIELD, ("query",)),
         ({"query": {"text": " "}}, Reason.BLANK_QUERY, ("query",)),
-        ({"passages": None}, Reason.INVALID_FIELD, ()),
+        ({"passages": "red"}, Reason.INVALID_FIELD, ("passages",)),
         ({"passages": [{}]}, Reason.EMPTY_DOCUMENT, ("passages", 0)),
         ({"passages": PASSAGES * 2}, Reason.TOO_MANY_DOCUMENTS, ("passages",)),
     ],
