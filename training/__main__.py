@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 
 from bundle.errors import BundleError
-from training.data import DataError
+from training.formats import DataError
 from training.recipe import RecipeError, load_recipe
 from training.stages import STAGES, Run, StageError, Unfinished
 

@@ -20,16 +20,22 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+FieldName = Literal["title", "brand", "color", "category", "bullets", "description"]
+ColumnName = FieldName | Literal["query_id", "query", "product_id", "label", "grade", "locale"]
+
+
 class SourceRecipe(Section):
     """One source of judged pairs."""
 
     kind: Literal["judged", "esci_parquet", "table", "synthetic"]
     name: str
     path: str = ""
+    queries_file: str = Field("", description="file of the queries, where `path` has their ids alone")
+    products_file: str = Field("", description="file of the products, where `path` has their ids alone")
     locales: tuple[str, ...] = ()
     large_version: bool = False
-    columns: dict[str, str] = {}
-    label_map: dict[str, str] = {}
+    columns: dict[ColumnName, str] = {}
+    label_map: dict[str, Literal["E", "S", "C", "I"]] = {}
     seed: int = 0
     queries: int = Field(60, ge=4)
     held_out_from: int = Field(
@@ -77,6 +83,11 @@ class DataRecipe(Section):
     def fingerprint(self) -> dict[str, str]:
         """Return the sha256 of every file the sources and the pool read."""
         files = {f"{source.name}/{file.name}": file for source in self.sources for file in source.files()}
+        for source in self.sources:
+            files |= {
+                f"{source.name} queries": Path(source.queries_file),
+                f"{source.name} products": Path(source.products_file),
+            }
         if self.pool is not None and self.pool.kind == "files":
             files |= {"pool products": Path(self.pool.products), "pool queries": Path(self.pool.queries)}
         return {name: _file_sha256(file) for name, file in files.items() if file.is_file()}
