@@ -75,14 +75,6 @@ def read_rows(path: Path) -> Iterator[tuple[int, Cells]]:
         raise DataError(f"{shown(str(path))}: cannot be read ({error})") from error
 
 
-def read_parquet(path: Path, **options: Any) -> pa.Table:
-    """Return the Parquet file of an earlier stage as `pyarrow.parquet.read_table` reads it; DataError if it is broken."""
-    try:
-        return pq.read_table(path, **options)
-    except (pa.ArrowException, OSError) as error:
-        raise _broken_parquet(path, error) from error
-
-
 def _rows(path: Path) -> Iterator[tuple[int, Cells]]:
     with _opened(path) as file:
         head = file.peek(8)[:8]

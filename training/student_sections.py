@@ -12,6 +12,8 @@ from pydantic import Field, model_validator
 
 from training.sections import FreshRecipe, Section
 
+FIXED_TOKENS = 3  # of a BERT's pair of texts: one before, one between, one after
+
 
 class FieldRecipe(Section):
     """One product field the student sees."""
@@ -26,8 +28,17 @@ class TextRecipe(Section):
 
     query_max_chars: int = Field(256, ge=1)
     query_max_tokens: int = Field(24, ge=1)
-    max_length: int = Field(72, ge=8)
+    max_length: int = Field(72, ge=8, le=8192)
     fields: tuple[FieldRecipe, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _has_room(self) -> Self:
+        if self.query_max_tokens + FIXED_TOKENS >= self.max_length:
+            raise ValueError("max_length leaves no room for a product beside query_max_tokens")
+        names = [field.name for field in self.fields]
+        if len(set(names)) != len(names):
+            raise ValueError("a field is listed twice")
+        return self
 
 
 class DistilRecipe(Section):

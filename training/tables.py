@@ -63,7 +63,8 @@ class Line:
     def _absence(self, column: str) -> str:
         if folded(self._name(column)) in self.cells:
             return "no value"
-        return f"no such column among {shown(', '.join(self.cells))}; [data.sources.columns] maps yours"
+        remedy = "; [data.sources.columns] maps yours" if self.names else ""
+        return f"no such column among {shown(', '.join(self.cells))}{remedy}"
 
     def _text(self, column: str, value: Any) -> str:
         if value is None:

@@ -10,7 +10,7 @@ import pytest
 pa = pytest.importorskip("pyarrow", reason="the training environment is not installed")
 pq = pytest.importorskip("pyarrow.parquet", reason="the training environment is not installed")
 
-from training.formats import LONGEST_CELL, DataError, read_parquet, read_rows  # noqa: E402
+from training.formats import LONGEST_CELL, DataError, read_rows  # noqa: E402
 
 TABLE = 'query,title\r\nmouse,"Pad, ""big""\r\nblue"\r\n'
 ROWS = [(2, {"query": "mouse", "title": 'Pad, "big"\r\nblue'})]
@@ -145,11 +145,3 @@ def test_no_damage_is_a_traceback(tmp_path: Path, name: str) -> None:
             rows_of(path, bytes(raw))
         except DataError as error:
             assert "\n" not in str(error)  # noqa: PT017
-
-
-def test_a_broken_file_of_a_stage_is_named(tmp_path: Path) -> None:
-    """The Parquet file of an earlier stage, cut by hand, is a DataError that names it."""
-    (tmp_path / "pairs.parquet").write_bytes(b"PAR1")
-
-    with pytest.raises(DataError, match=r"pairs\.parquet: not a whole Parquet file"):
-        read_parquet(tmp_path / "pairs.parquet")
