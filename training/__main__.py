@@ -74,7 +74,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _refused(reason: object) -> int:
-    print("error:", " ".join(str(reason).split()), file=sys.stderr)
+    line = " ".join(str(reason).split())
+    print("error:", "".join(char if char.isprintable() else "\ufffd" for char in line), file=sys.stderr)
     return 2
 
 

@@ -233,11 +233,16 @@ def run(context: Context) -> Metrics:
     rows = read_sources(recipe)
     if not rows:
         raise DataError("the recipe's sources hold no pair in the wanted locales")
+    counts = {split: sum(row["split"] == split for row in rows) for split in ("train", "validation", "test")}
+    for split in ("train", "validation"):
+        if not counts[split]:
+            raise DataError(
+                f"no query is left for {split}: change the shares of data.split, or bring more queries"
+            )
     write_rows(rows, PAIRS, context.out / "pairs.parquet")
     products, queries = _pool(recipe)
     write_rows(products, POOL_PRODUCTS, context.out / "pool_products.parquet")
     write_rows(queries, POOL_QUERIES, context.out / "pool_queries.parquet")
-    counts = {split: sum(row["split"] == split for row in rows) for split in ("train", "validation", "test")}
     return {"pairs": len(rows), **counts, "pool_products": len(products), "pool_queries": len(queries)}
 
 
@@ -250,6 +255,7 @@ def _pool(recipe: DataRecipe) -> tuple[list[Row], list[Row]]:
         {name: line.text(name) for name in ("product_id", "locale", "source")}
         | {field: line.texts(field) for field in FIELDS}
         for line in read_lines(Path(recipe.pool.products))
+        if line.needed("title")
     ]
     queries = [
         {"query": line.needed("query"), "source": line.text("source")}

@@ -63,8 +63,11 @@ def read_rows(path: Path) -> Iterator[tuple[int, Cells]]:
 
     Rows of CSV are counted from the header on, as in a spreadsheet; those of other formats from 1.
     """
+    empty = True
     try:
-        yield from _rows(path)
+        for found in _rows(path):
+            empty = False
+            yield found
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"{path}: the gzip file is cut short or damaged ({error})") from error
     except OSError as error:
@@ -73,13 +76,13 @@ def read_rows(path: Path) -> Iterator[tuple[int, Cells]]:
         ) from error
     except ValueError as error:
         raise DataError(f"{shown(str(path))}: cannot be read ({error})") from error
+    if empty:
+        raise DataError(f"{path}: holds no row")
 
 
 def _rows(path: Path) -> Iterator[tuple[int, Cells]]:
     with _opened(path) as file:
         head = file.peek(8)[:8]
-        if not head:
-            raise DataError(f"{path}: empty")
         foreign = next((told for magic, told in FOREIGN.items() if head.startswith(magic)), "")
         if foreign:
             raise DataError(f"{path}: {foreign}")

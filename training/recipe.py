@@ -121,9 +121,9 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _extended(path: Path, below: tuple[Path, ...] = ()) -> dict[str, Any]:
+    raw = _read(path)
     if path.resolve() in below:
         raise RecipeError(f"{path}: extends itself")
-    raw = _read(path)
     base = raw.pop("extends", None)
     if base is None:
         return raw

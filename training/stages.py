@@ -161,6 +161,7 @@ class Run:
                 raise StageError(
                     f"stage {other} is missing or out of date: run it before {stage}, or use `all`"
                 )
+            self.folder(other)  # whole, or the stage does not begin
         scratch = self.root / ".scratch" / f"{stage}-{key[:12]}"
         scratch.mkdir(parents=True, exist_ok=True)
         out = self.root / f".{stage}.{os.getpid()}.part"

@@ -26,6 +26,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from bundle.errors import BundleError
 from bundle.manifest import FieldSpec, PairTemplate, TextContract
 from bundle.rows import Row, assemble
 from bundle.text import PairEncoder
@@ -207,7 +208,7 @@ def load(folder: Path) -> Student:
     try:
         contract = TextContract.model_validate_json((folder / CONTRACT_FILE).read_bytes())
         encoder = PairEncoder((folder / "tokenizer.json").read_bytes(), contract)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, BundleError) as error:
         raise StageError(f"{folder} holds no whole student ({one_line(error)})") from error
     model = load_model(BertForSequenceClassification, str(folder), dtype=torch.float32).eval()
     return Student(model, encoder, contract)

@@ -21,6 +21,8 @@ from training.sections import DataRecipe, SourceRecipe, SplitRecipe  # noqa: E40
 from training.splits import normalize_query  # noqa: E402
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
+CASES = Path(__file__).parents[3] / "shared" / "cases" / "files"
+NAMED = {"grade-word.csv", "latin1.csv", "nan.csv", "blank-query.jsonl", "nested-title.jsonl"}
 
 
 def write_gzip(path: Path, lines: list[str]) -> None:
@@ -259,3 +261,15 @@ def test_shared_sets_read_whole() -> None:
     for name in ("esci", "chorus_icecat"):
         rows = list(read_judged_folder(SourceRecipe(kind="judged", name=name, path=str(SHARED / name))))
         assert {row["grade"] for row in rows} == {0, 1, 2, 3}
+
+
+@pytest.mark.skipif(not CASES.is_dir(), reason="the folder of cases is not beside this checkout")
+@pytest.mark.parametrize("path", sorted(CASES.glob("*")), ids=lambda path: path.name)
+def test_every_case_is_read_or_named(path: Path) -> None:
+    """The files that users brought are read, or one line says where each is wrong."""
+    source = SourceRecipe(kind="table", name="case", path=str(path))
+    if path.name not in NAMED:
+        assert list(read_table(source))
+        return
+    with pytest.raises(DataError, match=rf"{path.name} (row|line) \d"):
+        list(read_table(source))

@@ -73,7 +73,9 @@ def test_trec_qrels_are_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "told"),
     [
-        ("a.csv", b"", "empty"),
+        ("a.csv", b"", "holds no row"),
+        ("a.csv", b"query,title\n,\n", "holds no row"),
+        ("a.jsonl", b"\n\n", "holds no row"),
         ("a.csv", b"query,title\nmouse,a,b\n", "row 2: 3 cells under 2 columns"),
         ("a.csv", b'query,title\nmouse,pad\nmouse,\'a"\nx,"open\n', "row 4: not CSV"),
         ("a.csv", b'query,title\nmouse,"27" wide"\n', "row 2: not CSV"),
