@@ -80,8 +80,16 @@ def run_with(root: Path, stage: str, model: str) -> list[str]:
     return [stage, *tiny_arguments(root, override)]
 
 
-@pytest.mark.parametrize("kind", MODELS)
-@pytest.mark.parametrize("stage", READERS)
+DAMAGES = [
+    (stage, kind)
+    for stage in READERS
+    for kind in MODELS
+    # the others load weights after what no fake of an earlier stage gives, by the same loader
+    if stage in ("teacher", "judge", "augment") or not kind.startswith("weights")
+]
+
+
+@pytest.mark.parametrize(("stage", "kind"), DAMAGES)
 def test_a_broken_model_folder_is_one_line(
     tmp_path: Path, stage: str, kind: str, refused: Callable[..., str]
 ) -> None:
@@ -90,8 +98,6 @@ def test_a_broken_model_folder_is_one_line(
     (make_decoder if stage == "judge" else make_encoder)(folder, TEXTS)
     damage, told = MODELS[kind]
     damage(folder)
-    if stage in ("distil", "blend", "evaluate") and kind.startswith("weights"):
-        pytest.skip("these load weights after what no fake of an earlier stage gives; the loader is the same")
 
     line = refused(*run_with(tmp_path, stage, str(folder)))
 
