@@ -128,7 +128,7 @@ def read_table(source: SourceRecipe) -> Iterator[Row]:
             continue  # Quepid writes a query that nobody rated so
         query = _found(line, "query_id", queries) if source.queries_file else line
         product = _found(line, "product_id", products) if source.products_file else line
-        text, title = query.needed("query"), product.needed("title")
+        text, title = query.needed("query"), product.needed("title", joined=True)
         locale = line.text("locale") or query.text("locale")
         yield judged(
             {
@@ -255,7 +255,7 @@ def _pool(recipe: DataRecipe) -> tuple[list[Row], list[Row]]:
         {name: line.text(name) for name in ("product_id", "locale", "source")}
         | {field: line.texts(field) for field in FIELDS}
         for line in read_lines(Path(recipe.pool.products))
-        if line.needed("title")
+        if line.needed("title", joined=True)
     ]
     queries = [
         {"query": line.needed("query"), "source": line.text("source")}

@@ -167,7 +167,7 @@ class QuantizeRecipe(Section):
 class EvaluateRecipe(Section):
     """Held-out lists, the baselines beside the student, and the bootstrap."""
 
-    splits: tuple[Literal["validation", "test"], ...] = ("validation", "test")
+    splits: tuple[Literal["validation", "test"], ...] = Field(("validation", "test"), min_length=1)
     min_pairs: int = Field(5, ge=2, description="judged products a list needs")
     resamples: int = Field(2000, ge=100, description="bootstrap draws of lists")
     biencoder: str = Field("", description="sentence encoder for the zero-shot baseline; empty leaves it out")

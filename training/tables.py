@@ -42,9 +42,9 @@ class Line:
             return self._text(column, cell)
         return "\n".join(part for each in cell if (part := self._text(column, each)))
 
-    def needed(self, column: str) -> str:
-        """Return what `texts` or, of anything but a list, `text` returns; DataError if that is blank."""
-        found = self.texts(column) if isinstance(self._cell(column), list) else self.text(column)
+    def needed(self, column: str, *, joined: bool = False) -> str:
+        """Return the text of a cell, or of a list of texts if it may be `joined`; DataError if that is blank."""
+        found = self.texts(column) if joined else self.text(column)
         if not found.strip():
             raise self.fault(column, self._absence(column))
         return found

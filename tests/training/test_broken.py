@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("torch", reason="torch is not installed; see requirements/install")
 
 from tests.training.support import SMALL, TINY, finished, tiny_arguments
-from training.__main__ import PROGRAMS
+from training.__main__ import PROGRAMS, main
 from training.recipe import load_recipe
 from training.stages import STAGES, Run
 
@@ -151,3 +151,11 @@ def test_a_broken_folder_of_a_stage_is_one_line(
             continue  # its model is looked at first
 
         assert f"/run/{broken}/" in refused(stage, *tiny_arguments(tmp_path, *extra))
+
+
+def test_a_tracker_that_is_not_known_is_one_line(tmp_path: Path, refused: Callable[..., str]) -> None:
+    """A misspelt tracker stops the training stage before its first step."""
+    arguments = tiny_arguments(tmp_path, "teacher.report_to=['mlfolw']")
+    assert main(["data", *arguments]) == 0
+
+    assert "report_to mlfolw" in refused("teacher", *arguments)

@@ -53,13 +53,13 @@ def test_a_missing_value_is_named_where_it_is_needed(value: object) -> None:
 def test_what_is_no_text_is_named(value: object) -> None:
     """An object, a list, a truth value, a date or bytes of another encoding are refused where one text is wanted."""
     with pytest.raises(DataError, match=r"shop\.jsonl row 7, column title: "):
-        line(value).text("title")
+        line(value).needed("title")
 
 
 def test_a_list_of_texts_is_joined() -> None:
     """A list of texts gives one line for each, those that are missing left out; a list within it is refused."""
     assert line(["Mouse", None, "pad", 5]).texts("title") == "Mouse\npad\n5"
-    assert line(["Mouse", "pad"]).needed("title") == "Mouse\npad"
+    assert line(["Mouse", "pad"]).needed("title", joined=True) == "Mouse\npad"
     with pytest.raises(DataError, match="expected a text"):
         line(["Mouse", ["pad"]]).texts("title")
 
