@@ -98,14 +98,15 @@ class Run:
         return Path(self.recipe.run.dir)
 
     def folder(self, stage: str) -> Path:
-        """Return a finished stage's folder, this run's or the one it shares; StageError when it is not there."""
-        if (self.root / stage / "stage.json").is_file():
-            return whole(self.root / stage)
-        if (shared := self._shared(stage)) is not None:
-            return whole(shared)
-        raise StageError(
-            f"stage {stage} has not run: run `python -m training {stage}` with this recipe first"
-        )
+        """Return a finished stage's folder, this run's or the one it shares; StageError if it is not there, or broken."""
+        if (found := self._found(stage)) is None:
+            raise StageError(
+                f"stage {stage} has not run: run `python -m training {stage}` with this recipe first"
+            )
+        return whole(found)
+
+    def _found(self, stage: str) -> Path | None:
+        return self.root / stage if (self.root / stage / "stage.json").is_file() else self._shared(stage)
 
     def _shared(self, stage: str) -> Path | None:
         """Return the stage's folder in the run that this one shares, if it was made from just this recipe."""
@@ -211,8 +212,8 @@ class Run:
         """Write RUN/run.json: commit, recipe hash, seed, library versions, and each finished stage."""
         stages = {}
         for stage in self.wanted():
-            if (self.root / stage / "stage.json").is_file() or self._shared(stage):
-                told = read_json(self.folder(stage) / "stage.json")
+            if (found := self._found(stage)) is not None:
+                told = read_json(found / "stage.json")
                 stages[stage] = {name: value for name, value in told.items() if name != "files"}
         manifest = {
             "recipe": self.recipe.run.name,

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from tests.training.support import SHAPE, SMALL, TINY, finished, make_decoder, m
 from training import student, synthetic, teacher
 from training.__main__ import main
 from training.export import load_student
+from training.preflight import Named, check_stage
 from training.recipe import load_recipe
 from training.stages import Run, StageError
 
@@ -184,6 +186,25 @@ def test_a_model_that_does_not_fit_is_told_before_anything_runs(
     assert told in line
     assert str(folder) in line
     assert not (tmp_path / "run" / "data").exists()
+
+
+@pytest.mark.parametrize("stage", READERS)
+def test_a_model_that_fits_is_let_through(tmp_path: Path, stage: str) -> None:
+    """A model that every stage can use stops none."""
+    (make_decoder if stage == "judge" else make_encoder)(tmp_path / "model", TEXTS)
+    override = READERS[stage].format("some/model")
+
+    check_stage(load_recipe(TINY, [override]), stage, {"some/model": str(tmp_path / "model")})
+
+
+def test_positions_that_no_token_has_are_not_counted() -> None:
+    """A RoBERTa's first positions are its padding's, so 514 of them tell 512 tokens apart."""
+    config = SimpleNamespace(model_type="roberta", max_position_embeddings=514, pad_token_id=1)
+    named = Named("teacher.model", "roberta", config, None)
+
+    named.fits("teacher.max_length", 512)
+    with pytest.raises(StageError, match=r"512 positions and teacher\.max_length is 513: set it to 512"):
+        named.fits("teacher.max_length", 513)
 
 
 def test_layers_that_a_body_does_not_have_are_told_before_anything_runs(
