@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 from training.hub import load_pretrained, one_line
 from training.recipe import Recipe
 from training.sections import JudgeRecipe
 from training.stages import Run, StageError
+from training.student_sections import CONTRACT_FILE
 
 BIENCODER_TOKENS = 128  # of a text that training.baselines embeds
 # architectures whose first positions are never a token's: as many as the padding's id, and one
@@ -78,7 +80,8 @@ Check = Callable[[Named], None]
 def check_models(run: Run, stages: Iterable[str]) -> None:
     """Look at every model of the stages that are to run; StageError names the first that does not fit."""
     for stage in stages:
-        if any(_named(run.recipe, stage)) and not run.is_current(stage):
+        asked = any(_named(run.recipe, stage)) or (stage == "distil" and run.recipe.distil.average_with)
+        if asked and not run.is_current(stage):
             check_stage(run.recipe, stage, run.weights)
 
 
@@ -86,6 +89,9 @@ def check_stage(recipe: Recipe, stage: str, weights: Mapping[str, str]) -> None:
     """Look at every model of one stage; StageError names the first that does not fit."""
     for key, model, gguf_file, check in _named(recipe, stage):
         check(_looked_at(key, model, weights.get(model, model), gguf_file))
+    for folder in recipe.distil.average_with if stage == "distil" else ():
+        if not (Path(folder) / CONTRACT_FILE).is_file():
+            raise StageError(f"distil.average_with: {folder} holds no student: run its recipe first")
 
 
 def _named(recipe: Recipe, stage: str) -> Iterator[tuple[str, str, str, Check]]:

@@ -34,9 +34,8 @@ from training.hub import load_model, load_pretrained, one_line
 from training.reduce import most_active, reduced
 from training.sections import FRESH_POSITIONS, FreshRecipe
 from training.stages import StageError
-from training.student_sections import DistilRecipe, TextRecipe
+from training.student_sections import CONTRACT_FILE, DistilRecipe, TextRecipe
 
-CONTRACT_FILE = "text_contract.json"
 ACTIVITY_TEXTS = 512  # texts that show which units of a body are active
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 

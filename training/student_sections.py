@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from training.sections import FreshRecipe, Section
 
+CONTRACT_FILE = "text_contract.json"  # in a student's folder
 FIXED_TOKENS = 3  # of a BERT's pair of texts: one before, one between, one after
 
 

@@ -11,6 +11,7 @@ import pytest
 pytest.importorskip("torch", reason="torch is not installed; see requirements/install")
 
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertForSequenceClassification, T5Config
 
 from tests.training.support import SHAPE, SMALL, TINY, finished, make_decoder, make_encoder, tiny_arguments
@@ -59,12 +60,19 @@ def changed(name: str, **values: Any) -> Callable[[Path], None]:
     return damage
 
 
+def renamed(folder: Path) -> None:
+    """Leave weights under names that the configuration's architecture does not have."""
+    weights = load_file(folder / "model.safetensors")
+    save_file({f"foreign.{name}": tensor for name, tensor in weights.items()}, folder / "model.safetensors")
+
+
 MODELS: dict[str, tuple[Callable[[Path], None], str]] = {
     "empty": (no_folder, "cannot be loaded"),
     "config, cut": (cut("config.json"), "cannot be loaded"),
     "config of nothing known": (changed("config.json", model_type="unheard-of"), "cannot be loaded"),
     "tokenizer, cut": (cut("tokenizer.json"), "cannot be loaded"),
     "weights, cut": (cut("model.safetensors"), "cannot be loaded"),
+    "weights of another model": (renamed, "belong to different models"),
     "weights of another shape": (changed("config.json", hidden_size=64), "cannot be loaded"),
 }
 
@@ -205,6 +213,16 @@ def test_positions_that_no_token_has_are_not_counted() -> None:
     named.fits("teacher.max_length", 512)
     with pytest.raises(StageError, match=r"512 positions and teacher\.max_length is 513: set it to 512"):
         named.fits("teacher.max_length", 513)
+
+
+def test_a_student_to_average_with_is_looked_for_before_anything_runs(
+    tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    """A student that is not there to be averaged with is told before hours of training, not after."""
+    line = refused("all", *tiny_arguments(tmp_path, "distil.average_with=['absent']"))
+
+    assert "absent holds no student: run its recipe first" in line
+    assert not (tmp_path / "run" / "data").exists()
 
 
 def test_layers_that_a_body_does_not_have_are_told_before_anything_runs(
