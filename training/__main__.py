@@ -12,7 +12,8 @@ from importlib import import_module
 from pathlib import Path
 
 from bundle.errors import BundleError
-from training.data import DataError
+from training.formats import DataError
+from training.preflight import check_models
 from training.recipe import RecipeError, load_recipe
 from training.stages import STAGES, Run, StageError, Unfinished
 
@@ -59,14 +60,23 @@ def main(arguments: list[str] | None = None) -> int:
             getattr(import_module(module), name)(given.recipe, given.set, weights)
             return 0
         run = Run(load_recipe(given.recipe, given.set), weights, given.ray)
-        for stage in run.wanted() if given.stage == "all" else [given.stage]:
+        stages = run.wanted() if given.stage == "all" else [given.stage]
+        check_models(run, stages)
+        for stage in stages:
             run.execute(stage)
     except Unfinished as rest:
         print(rest, file=sys.stderr)
     except (RecipeError, DataError, StageError, BundleError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return _refused(error)
+    except OSError as error:  # a disk that is full, a folder that may not be written
+        return _refused(f"{error.filename}: {error.strerror}" if error.filename else error)
     return 0
+
+
+def _refused(reason: object) -> int:
+    line = " ".join(str(reason).split())
+    print("error:", "".join(char if char.isprintable() else "\ufffd" for char in line), file=sys.stderr)
+    return 2
 
 
 def _folders(given: list[str]) -> dict[str, str]:

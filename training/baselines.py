@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import AutoModel, AutoTokenizer
 
-from training.hub import load_pretrained
+from training.hub import load_model, load_pretrained
 
 Scores = NDArray[np.float32]
 
@@ -82,7 +82,7 @@ class BiEncoder:
     ) -> None:
         self._bf16 = bf16
         self._tokenizer = load_pretrained(AutoTokenizer, str(folder))
-        self._model = load_pretrained(AutoModel, str(folder), dtype=torch.float32).eval()
+        self._model = load_model(AutoModel, str(folder), dtype=torch.float32).eval()
         self._max_tokens = max_tokens
         self._batch_rows = batch_rows
 

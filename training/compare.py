@@ -6,7 +6,6 @@ Invariant: every variant is measured on the same lists with the same seeds, so d
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ import numpy as np
 from training.evaluate import told_scores
 from training.figures import Scores, ratios
 from training.lists import JudgedList
-from training.stages import StageError
+from training.stages import StageError, read_json
 from training.study import RESULT, SCORES, load_study
 
 
@@ -39,7 +38,7 @@ def read_variants(path: Path, lists: Sequence[JudgedList]) -> list[Trained]:
         if missing:
             raise StageError(f"{missing[0]} is not there: run `python -m training study --recipe {path}`")
         scores = tuple(told_scores(folder / SCORES, lists) for folder in folders)
-        results = [json.loads((folder / RESULT).read_text()) for folder in folders]
+        results = [read_json(folder / RESULT) for folder in folders]
         pairs = float(np.mean([result["metrics"]["pairs"] for result in results]))
         found.append(Trained(variant.name, scores, pairs))
     return found

@@ -22,6 +22,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 from bundle.verify import INPUT_NAMES, OUTPUT_NAME, Session
 from training.architectures import unsupported
 from training.flat import FlatBert
+from training.hub import load_model
 from training.optimum_export import export_by_optimum
 from training.runtime import OrtSession
 from training.stages import Context, Metrics, StageError
@@ -49,8 +50,8 @@ class PlainGraph(nn.Module):
 
 def load_student(folder: Path) -> PreTrainedModel:
     """The student with eager attention in fp32 and evaluation mode; StageError if it has several labels."""
-    model = AutoModelForSequenceClassification.from_pretrained(
-        folder, dtype=torch.float32, attn_implementation="eager"
+    model = load_model(
+        AutoModelForSequenceClassification, str(folder), dtype=torch.float32, attn_implementation="eager"
     )
     if model.config.num_labels != 1:
         raise StageError(

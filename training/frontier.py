@@ -21,10 +21,11 @@ from training.export import graph_module, load_student, to_onnx
 from training.figures import figures
 from training.int8 import quantize
 from training.lists import JudgedList, by_list, encode_lists, rankable, read_lists
+from training.provenance import commit
 from training.quantize import calibration_rows
 from training.recipe import load_recipe
 from training.runtime import OrtSession, score_rows
-from training.stages import Run, StageError, commit
+from training.stages import Run, StageError
 from training.student import load
 from training.study import load_study
 

@@ -19,7 +19,7 @@ from transformers.cache_utils import DynamicCache
 
 from training.augment import UNLABELLED
 from training.data import FIELDS
-from training.hub import load_pretrained
+from training.hub import load_model, load_pretrained
 from training.sections import JudgeRecipe
 from training.shards import Scorer, by_query, score_shards
 from training.splits import normalize_query
@@ -29,6 +29,22 @@ if TYPE_CHECKING:
 
 JUDGED = UNLABELLED.append(pa.field("target", pa.float32())).append(pa.field("log_odds", pa.float32()))
 ANSWERS = (("yes", "Yes", " yes", " Yes", "YES"), ("no", "No", " no", " No", "NO"))
+
+
+def answer_pieces(tokenizer: Any) -> list[list[int]]:
+    """Return the ids of the single pieces that say yes, and of those that say no."""
+    encoded = [[tokenizer.encode(word, add_special_tokens=False) for word in words] for words in ANSWERS]
+    return [sorted({ids[0] for ids in answers if len(ids) == 1}) for answers in encoded]
+
+
+def frame(tokenizer: Any, prompt: str, query: str) -> tuple[list[int], list[int]]:
+    """Return the ids before and after the product text; ValueError if the chat template does not keep its place."""
+    marker = "\u241f"
+    message = [{"role": "user", "content": f"{prompt.format(query=query)} {marker}"}]
+    text = tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
+    before, after = text.split(marker)
+    encode = tokenizer.encode
+    return encode(before.rstrip(" "), add_special_tokens=False), encode(after, add_special_tokens=False)
 
 
 class YesNoJudge:
@@ -41,27 +57,14 @@ class YesNoJudge:
         """Load the model in bfloat16 from a hub id or folder; StageError when it cannot be had."""
         self.recipe = recipe
         self.tokenizer = load_pretrained(AutoTokenizer, weights, recipe.gguf_file)
-        self.model = load_pretrained(AutoModelForCausalLM, weights, recipe.gguf_file, dtype=torch.bfloat16)
+        self.model = load_model(AutoModelForCausalLM, weights, recipe.gguf_file, dtype=torch.bfloat16)
         self.model.eval()
-        self.answers = [self._first_pieces(words) for words in ANSWERS]
-
-    def _first_pieces(self, words: tuple[str, ...]) -> list[int]:
-        encoded = (self.tokenizer.encode(word, add_special_tokens=False) for word in words)
-        return sorted({ids[0] for ids in encoded if len(ids) == 1})
-
-    def _frame(self, query: str) -> tuple[list[int], list[int]]:
-        """Return the ids before and after the product text."""
-        marker = "\u241f"
-        message = [{"role": "user", "content": f"{self.recipe.prompt.format(query=query)} {marker}"}]
-        text = self.tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
-        before, after = text.split(marker)
-        encode = self.tokenizer.encode
-        return encode(before.rstrip(" "), add_special_tokens=False), encode(after, add_special_tokens=False)
+        self.answers = answer_pieces(self.tokenizer)
 
     @torch.inference_mode()
     def log_odds(self, query: str, products: list[str]) -> np.ndarray:
         """Return the log-odds of each product text for one query, float32 [n]."""
-        before, after = self._frame(query)
+        before, after = frame(self.tokenizer, self.recipe.prompt, query)
         prefix = self.model(torch.tensor([before]), use_cache=True, logits_to_keep=1).past_key_values
         clipped = [" " + text[: self.recipe.product_chars].replace("\n", " ") for text in products]
         tails = [self.tokenizer.encode(text, add_special_tokens=False) + after for text in clipped]
@@ -79,7 +82,7 @@ class YesNoJudge:
         real = torch.tensor([[1] * (len(before) + len(tail)) + [0] * (width - len(tail)) for tail in tails])
         cache: DynamicCache = copy.deepcopy(prefix)
         cache.batch_repeat_interleave(len(tails))
-        out = self.model.model(ids, attention_mask=real, past_key_values=cache, use_cache=True)
+        out = self.model.base_model(ids, attention_mask=real, past_key_values=cache, use_cache=True)
         last = out.last_hidden_state[
             torch.arange(len(tails)), torch.tensor([len(tail) - 1 for tail in tails])
         ]

@@ -33,10 +33,11 @@ from training.card import card
 from training.golden import golden_pairs
 from training.layout import encoder_layout
 from training.lists import LABELS, read_lists
+from training.provenance import commit, libraries
 from training.recipe import Recipe
 from training.reference import SAMPLE_PAIRS, sample_lists, score_reference
 from training.runtime import OrtSession
-from training.stages import Context, Metrics, commit, libraries
+from training.stages import Context, Metrics
 
 # in the order in which one is the default
 GRAPHS = {

@@ -16,6 +16,7 @@ from typing import Any, Self, TypeVar
 from pydantic import Field, ValidationError, model_validator
 
 from training.sections import (
+    FRESH_POSITIONS,
     AugmentRecipe,
     BlendRecipe,
     DataRecipe,
@@ -84,6 +85,8 @@ class Recipe(Section):
             raise ValueError("blend.judge has a weight, but there is no [judge] section")
         if self.panel is not None and self.blend is None:
             raise ValueError("[panel] scores the members of the blend, but there is no [blend] section")
+        if not self.distil.model and self.text.max_length > FRESH_POSITIONS:
+            raise ValueError(f"text.max_length is over {FRESH_POSITIONS}, the positions of a fresh student")
         if "fp16" in self.bundle.precisions and not self.export.fp16:
             raise ValueError("bundle.precisions names fp16: set export.fp16 = true, which makes its graph")
         return self
@@ -110,17 +113,17 @@ def load_table(path: Path, name: str, model: type[T]) -> T:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise RecipeError(f"{path}: cannot be read ({error.strerror})") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: cannot be read: not TOML ({error})") from error
+    except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, or a path with a NUL in it
+        raise RecipeError(f"{path!s}: cannot be read: not TOML ({error})") from error
 
 
 def _extended(path: Path, below: tuple[Path, ...] = ()) -> dict[str, Any]:
+    raw = _read(path)
     if path.resolve() in below:
         raise RecipeError(f"{path}: extends itself")
-    raw = _read(path)
     base = raw.pop("extends", None)
     if base is None:
         return raw
@@ -161,7 +164,7 @@ def _set(raw: dict[str, Any], override: str) -> None:
         raise RecipeError(f"override {override!r}: expected section.key=value")
     try:
         parsed = tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         parsed = value
     node = raw
     for part in parts[:-1]:

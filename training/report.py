@@ -7,7 +7,6 @@ Invariant: every figure is computed from files of runs; product texts appear in 
 from __future__ import annotations
 
 import html
-import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -29,7 +28,7 @@ from training.lists import LABELS, JudgedList, rankable, read_lists
 from training.metrics import Interval, mean_interval, paired_interval
 from training.recipe import load_recipe, load_table
 from training.sections import Section
-from training.stages import Run, StageError
+from training.stages import Run, StageError, read_json
 from training.study import load_study, student_scores
 
 METRICS = ("ndcg@10", "ndcg", "pair accuracy")
@@ -85,7 +84,7 @@ def run_report(path: Path, overrides: Sequence[str], weights: Mapping[str, str])
     lists = rankable(
         read_lists(run.folder("data") / "pairs.parquet", told.split), run.recipe.evaluate.min_pairs
     )
-    rows = json.loads((run.folder("evaluate") / "quality.json").read_text())["rows"]
+    rows = read_json(run.folder("evaluate") / "quality.json")["rows"]
     rows = [row for row in rows if row["dataset"].endswith(f" {told.split}")]
     logits = student_scores(student.load(run.folder("distil")), lists)
     parts = [_models(rows)]
@@ -206,7 +205,7 @@ def _frontier(shown: ShownRecipe) -> Part:
     path = Path(load_study(Path(shown.study)).dir) / FRONTIER
     if not path.is_file():
         raise StageError(f"{path} is not there: run `python -m training frontier --recipe {shown.study}`")
-    told = json.loads(path.read_text())
+    told = read_json(path)
     datasets = list(told["students"][0]["ndcg@10"])
     table = [["student", "precision", "MB", "ms", *(f"{dataset}, ndcg@10" for dataset in datasets)]]
     lines: dict[str, dict[str, list[tuple[float, float, str]]]] = {dataset: {} for dataset in datasets}

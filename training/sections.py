@@ -9,9 +9,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+FRESH_POSITIONS = 512  # tokens that a fresh body can tell the places of
 
 
 class Section(BaseModel):
@@ -20,16 +22,22 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+FieldName = Literal["title", "brand", "color", "category", "bullets", "description"]
+ColumnName = FieldName | Literal["query_id", "query", "product_id", "label", "grade", "locale"]
+
+
 class SourceRecipe(Section):
     """One source of judged pairs."""
 
     kind: Literal["judged", "esci_parquet", "table", "synthetic"]
     name: str
     path: str = ""
+    queries_file: str = Field("", description="file of the queries, where `path` has their ids alone")
+    products_file: str = Field("", description="file of the products, where `path` has their ids alone")
     locales: tuple[str, ...] = ()
     large_version: bool = False
-    columns: dict[str, str] = {}
-    label_map: dict[str, str] = {}
+    columns: dict[ColumnName, str] = {}
+    label_map: dict[str, Literal["E", "S", "C", "I"]] = {}
     seed: int = 0
     queries: int = Field(60, ge=4)
     held_out_from: int = Field(
@@ -77,9 +85,14 @@ class DataRecipe(Section):
     def fingerprint(self) -> dict[str, str]:
         """Return the sha256 of every file the sources and the pool read."""
         files = {f"{source.name}/{file.name}": file for source in self.sources for file in source.files()}
+        for source in self.sources:
+            files |= {
+                f"{source.name} queries": Path(source.queries_file),
+                f"{source.name} products": Path(source.products_file),
+            }
         if self.pool is not None and self.pool.kind == "files":
             files |= {"pool products": Path(self.pool.products), "pool queries": Path(self.pool.queries)}
-        return {name: _file_sha256(file) for name, file in files.items() if file.is_file()}
+        return {name: file_sha256(file) for name, file in files.items() if file.is_file()}
 
 
 class AugmentRecipe(Section):
@@ -124,6 +137,17 @@ class JudgeRecipe(Section):
     batch: int = Field(8, ge=1, description="products of one query in one forward pass")
     shard_queries: int = Field(10, ge=1)
 
+    @field_validator("prompt")
+    @classmethod
+    def _is_a_format(cls, prompt: str) -> str:
+        try:
+            prompt.format(query="")
+        except (LookupError, ValueError, AttributeError) as error:
+            raise ValueError(
+                "only {query} may stand in braces; a brace itself is written twice, as {{ or }}"
+            ) from error
+        return prompt
+
 
 class FreshRecipe(Section):
     """Shape of a BERT body with random weights and a WordPiece tokenizer trained on the data."""
@@ -132,6 +156,12 @@ class FreshRecipe(Section):
     layers: int = Field(2, ge=1)
     heads: int = Field(2, ge=1)
     vocabulary: int = Field(2000, ge=100)
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        if self.hidden % self.heads:
+            raise ValueError(f"hidden = {self.hidden} is not a multiple of heads = {self.heads}")
+        return self
 
 
 class TeacherRecipe(Section):
@@ -142,8 +172,8 @@ class TeacherRecipe(Section):
     gguf_file: str = ""
     lora_rank: int = Field(0, ge=0, description="0 trains all weights")
     lora_targets: tuple[str, ...] = ()
-    fields: tuple[str, ...] = ("title", "brand", "color", "category", "bullets", "description")
-    field_chars: dict[str, int] = {}
+    fields: tuple[FieldName, ...] = ("title", "brand", "color", "category", "bullets", "description")
+    field_chars: dict[FieldName, int] = {}
     max_length: int = Field(96, ge=16, description="tokens")
     epochs: float = Field(2.0, gt=0)
     learning_rate: float = Field(3e-5, gt=0)
@@ -158,6 +188,12 @@ class TeacherRecipe(Section):
     )
     activation_checkpointing: bool = False
     report_to: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _fits_a_fresh_body(self) -> Self:
+        if not self.model and self.max_length > FRESH_POSITIONS:
+            raise ValueError(f"max_length is over {FRESH_POSITIONS}, the positions of a fresh body")
+        return self
 
 
 class LabelRecipe(Section):
@@ -196,6 +232,7 @@ class PanelRecipe(Section):
     shard_queries: int = Field(2, ge=1)
 
 
-def _file_sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """Return the hash of a file's bytes."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

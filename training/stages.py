@@ -7,23 +7,24 @@ Invariant: a folder `RUN/STAGE` exists only if the stage finished, and `stage.js
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 import os
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
+from training.provenance import commit, libraries
 from training.recipe import Recipe
+from training.sections import file_sha256
 
 Metrics = Mapping[str, float | int | str]
 
@@ -49,18 +50,6 @@ STAGES: dict[str, tuple[str, tuple[str, ...]]] = {
 
 # trained data-parallel under torchrun: every process works, the first one writes
 DATA_PARALLEL = ("teacher", "distil")
-
-LIBRARIES = (
-    "torch",
-    "transformers",
-    "tokenizers",
-    "onnx",
-    "onnxruntime",
-    "numpy",
-    "pyarrow",
-    "bm25s",
-    "peft",
-)
 
 
 class StageError(Exception):
@@ -109,14 +98,15 @@ class Run:
         return Path(self.recipe.run.dir)
 
     def folder(self, stage: str) -> Path:
-        """Return a finished stage's folder, this run's or the one it shares; StageError when it is not there."""
-        if (self.root / stage / "stage.json").is_file():
-            return self.root / stage
-        if (shared := self._shared(stage)) is not None:
-            return shared
-        raise StageError(
-            f"stage {stage} has not run: run `python -m training {stage}` with this recipe first"
-        )
+        """Return a finished stage's folder, this run's or the one it shares; StageError if it is not there, or broken."""
+        if (found := self._found(stage)) is None:
+            raise StageError(
+                f"stage {stage} has not run: run `python -m training {stage}` with this recipe first"
+            )
+        return whole(found)
+
+    def _found(self, stage: str) -> Path | None:
+        return self.root / stage if (self.root / stage / "stage.json").is_file() else self._shared(stage)
 
     def _shared(self, stage: str) -> Path | None:
         """Return the stage's folder in the run that this one shares, if it was made from just this recipe."""
@@ -172,6 +162,7 @@ class Run:
                 raise StageError(
                     f"stage {other} is missing or out of date: run it before {stage}, or use `all`"
                 )
+            self.folder(other)  # whole, or the stage does not begin
         scratch = self.root / ".scratch" / f"{stage}-{key[:12]}"
         scratch.mkdir(parents=True, exist_ok=True)
         out = self.root / f".{stage}.{os.getpid()}.part"
@@ -190,6 +181,7 @@ class Run:
                 "seconds": seconds,
                 "metrics": dict(metrics),
                 "finished": _now(),
+                "files": _digests(out),
             }
             (out / "stage.json").write_text(json.dumps(told, indent=2, sort_keys=True) + "\n")
             swap(out, self.root / stage)
@@ -220,8 +212,9 @@ class Run:
         """Write RUN/run.json: commit, recipe hash, seed, library versions, and each finished stage."""
         stages = {}
         for stage in self.wanted():
-            if (self.root / stage / "stage.json").is_file() or self._shared(stage):
-                stages[stage] = json.loads((self.folder(stage) / "stage.json").read_text())
+            if (found := self._found(stage)) is not None:
+                told = read_json(found / "stage.json")
+                stages[stage] = {name: value for name, value in told.items() if name != "files"}
         manifest = {
             "recipe": self.recipe.run.name,
             "recipe_sha256": self.recipe.sha256(),
@@ -236,39 +229,49 @@ class Run:
         os.replace(part, path)
 
 
-def libraries() -> dict[str, str]:
-    """Return the versions of the libraries that shape a run's numbers."""
-    found = {}
-    for name in LIBRARIES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def commit() -> str:
-    """Return the commit of the source tree, with `+dirty` when it has changes, or `unknown`."""
-    here = Path(__file__).parent
-    try:
-        found = subprocess.run(
-            ["git", "describe", "--always", "--abbrev=12", "--dirty=+dirty", "--exclude=*"],
-            cwd=here, capture_output=True, text=True, check=True,
-        )  # fmt: skip
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return found.stdout.strip()
-
-
 def said(section: BaseModel) -> dict[str, Any]:
     """Return what a section says beyond the defaults: an option added later leaves finished stages current."""
     return section.model_dump(mode="json", exclude_defaults=True)
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object that an earlier run wrote into a file; StageError if it is broken."""
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise StageError(f"{path}: broken ({error}); remove its folder and run that again") from error
+    if not isinstance(told, dict):
+        raise StageError(f"{path}: broken (no object); remove its folder and run that again")
+    return told
+
+
+def whole(folder: Path) -> Path:
+    """Return a finished stage's folder; StageError if a file in it is not as the stage left it."""
+    told = folder / "stage.json"
+    return _compared(folder, told.stat().st_mtime_ns)
+
+
+@cache
+def _compared(folder: Path, finished: int) -> Path:  # noqa: ARG001 - a stage that ran again is another one
+    digests = read_json(folder / "stage.json").get("files", {})  # older stages told none
+    found = _digests(folder)
+    if broken := [name for name, digest in digests.items() if found.get(name) != digest]:
+        raise StageError(
+            f"{folder / broken[0]} is not as its stage left it: remove {folder} and run the stage again"
+        )
+    return folder
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    """Return the sha256 of every file below a folder but stage.json."""
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "stage.json"]
+    return {path.relative_to(folder).as_posix(): file_sha256(path) for path in paths}
+
+
 def _key_of(folder: Path) -> str:
     """Return the key of a finished stage's folder; empty if there is none."""
     told = folder / "stage.json"
-    return json.loads(told.read_text()).get("key", "") if told.is_file() else ""
+    return str(read_json(told).get("key", "")) if told.is_file() else ""
 
 
 def _is_follower() -> bool:

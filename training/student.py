@@ -26,16 +26,16 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from bundle.errors import BundleError
 from bundle.manifest import FieldSpec, PairTemplate, TextContract
 from bundle.rows import Row, assemble
 from bundle.text import PairEncoder
-from training.hub import load_pretrained
+from training.hub import load_model, load_pretrained, one_line
 from training.reduce import most_active, reduced
-from training.sections import FreshRecipe
+from training.sections import FRESH_POSITIONS, FreshRecipe
 from training.stages import StageError
-from training.student_sections import DistilRecipe, TextRecipe
+from training.student_sections import CONTRACT_FILE, DistilRecipe, TextRecipe
 
-CONTRACT_FILE = "text_contract.json"
 ACTIVITY_TEXTS = 512  # texts that show which units of a body are active
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
@@ -90,7 +90,7 @@ def fresh_body(
         num_hidden_layers=shape.layers,
         num_attention_heads=shape.heads,
         intermediate_size=4 * shape.hidden,
-        max_position_embeddings=512,
+        max_position_embeddings=FRESH_POSITIONS,
         num_labels=1,
     )
     return BertForSequenceClassification(config), tokenizer
@@ -104,11 +104,8 @@ def build(
         return fresh_body(texts, recipe.fresh)
     tokenizer = load_pretrained(AutoTokenizer, weights)
     body = load_body(weights, recipe.model)
+    check_shape(recipe, body.config)
     kept = recipe.layers or tuple(range(body.config.num_hidden_layers))
-    if max(kept) >= body.config.num_hidden_layers:
-        raise StageError(
-            f"distil.layers: {recipe.model} has {body.config.num_hidden_layers} layers, from 0 on"
-        )
     small = _reduced(body, kept, tokenizer, texts, recipe.hidden) if recipe.hidden else body
     layers = range(len(kept)) if recipe.hidden else kept
     config = BertConfig(**small.config.to_dict() | {"num_hidden_layers": len(kept), "num_labels": 1})
@@ -119,9 +116,21 @@ def build(
     return student, tokenizer
 
 
+def check_shape(recipe: DistilRecipe, config: BertConfig) -> None:
+    """StageError if the recipe keeps layers or hidden units that the pretrained body does not have."""
+    if any(not 0 <= layer < config.num_hidden_layers for layer in recipe.layers):
+        raise StageError(f"distil.layers: {recipe.model} has {config.num_hidden_layers} layers, from 0 on")
+    size = config.hidden_size // config.num_attention_heads
+    if recipe.hidden > config.hidden_size or recipe.hidden % size:
+        raise StageError(
+            f"distil.hidden: {recipe.hidden} is not a multiple of {size}, the size of a head, "
+            f"up to {config.hidden_size}"
+        )
+
+
 def load_body(weights: str, name: str) -> BertModel:
     """Return a pretrained body in float32; StageError, under the recipe's name for it, if it is no BERT."""
-    body = load_pretrained(AutoModel, weights, dtype=torch.float32)
+    body = load_model(AutoModel, weights, dtype=torch.float32)
     if not isinstance(body, BertModel):
         raise StageError(f"student body {name} is a {type(body).__name__}; only BERT bodies can be students")
     return body
@@ -130,12 +139,6 @@ def load_body(weights: str, name: str) -> BertModel:
 def _reduced(
     body: BertModel, kept: Sequence[int], tokenizer: Any, texts: Iterable[str], hidden: int
 ) -> BertModel:
-    config = body.config
-    size = config.hidden_size // config.num_attention_heads
-    if hidden > config.hidden_size or hidden % size:
-        raise StageError(
-            f"distil.hidden: {hidden} is not a multiple of {size}, the size of a head, up to {config.hidden_size}"
-        )
     told = [text for _, text in zip(range(ACTIVITY_TEXTS), texts, strict=False)]
     batches = (
         tokenizer(told[start : start + 32], padding=True, truncation=True, max_length=64, return_tensors="pt")
@@ -200,7 +203,11 @@ def save(model: BertForSequenceClassification, tokenizer: Any, contract: TextCon
 
 
 def load(folder: Path) -> Student:
-    """Read a student folder; the model is in eval mode and float32."""
-    contract = TextContract.model_validate_json((folder / CONTRACT_FILE).read_bytes())
-    model = BertForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
-    return Student(model, PairEncoder((folder / "tokenizer.json").read_bytes(), contract), contract)
+    """Read a student folder; the model is in eval mode and float32. StageError if it is broken."""
+    try:
+        contract = TextContract.model_validate_json((folder / CONTRACT_FILE).read_bytes())
+        encoder = PairEncoder((folder / "tokenizer.json").read_bytes(), contract)
+    except (OSError, ValueError, BundleError) as error:
+        raise StageError(f"{folder} holds no whole student ({one_line(error)})") from error
+    model = load_model(BertForSequenceClassification, str(folder), dtype=torch.float32).eval()
+    return Student(model, encoder, contract)

@@ -12,6 +12,9 @@ from pydantic import Field, model_validator
 
 from training.sections import FreshRecipe, Section
 
+CONTRACT_FILE = "text_contract.json"  # in a student's folder
+FIXED_TOKENS = 3  # of a BERT's pair of texts: one before, one between, one after
+
 
 class FieldRecipe(Section):
     """One product field the student sees."""
@@ -26,8 +29,17 @@ class TextRecipe(Section):
 
     query_max_chars: int = Field(256, ge=1)
     query_max_tokens: int = Field(24, ge=1)
-    max_length: int = Field(72, ge=8)
+    max_length: int = Field(72, ge=8, le=8192)
     fields: tuple[FieldRecipe, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _has_room(self) -> Self:
+        if self.query_max_tokens + FIXED_TOKENS >= self.max_length:
+            raise ValueError("max_length leaves no room for a product beside query_max_tokens")
+        names = [field.name for field in self.fields]
+        if len(set(names)) != len(names):
+            raise ValueError("a field is listed twice")
+        return self
 
 
 class DistilRecipe(Section):
@@ -156,7 +168,7 @@ class QuantizeRecipe(Section):
 class EvaluateRecipe(Section):
     """Held-out lists, the baselines beside the student, and the bootstrap."""
 
-    splits: tuple[Literal["validation", "test"], ...] = ("validation", "test")
+    splits: tuple[Literal["validation", "test"], ...] = Field(("validation", "test"), min_length=1)
     min_pairs: int = Field(5, ge=2, description="judged products a list needs")
     resamples: int = Field(2000, ge=100, description="bootstrap draws of lists")
     biencoder: str = Field("", description="sentence encoder for the zero-shot baseline; empty leaves it out")

@@ -25,9 +25,11 @@ from pydantic import Field
 
 from training import distil, student, teacher
 from training.lists import JudgedList, by_list, encode_lists, rankable, read_lists
+from training.preflight import check_stage
+from training.provenance import commit
 from training.recipe import Recipe, RecipeError, load_recipe, load_table
 from training.sections import Section
-from training.stages import Context, Run, StageError, commit, said, swap
+from training.stages import Context, Run, StageError, read_json, said, swap
 from training.student import Student
 
 RESULT, SCORES = "result.json", "scores.parquet"
@@ -103,8 +105,9 @@ def _key(base: Run, recipe: Recipe, stage: str, seed: int) -> str:
 def _train(base: Run, recipe: Recipe, study: StudyRecipe, variant: VariantRecipe, seed: int) -> None:
     folder = Path(study.dir) / variant.name / f"seed-{seed}"
     key = _key(base, recipe, study.stage, seed)
-    if (folder / RESULT).is_file() and json.loads((folder / RESULT).read_text())["key"] == key:
+    if (folder / RESULT).is_file() and read_json(folder / RESULT).get("key") == key:
         return
+    check_stage(recipe, study.stage, base.weights)
     scratch = Path(study.dir) / ".scratch" / key[:12]
     part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
     shutil.rmtree(part, ignore_errors=True)

@@ -26,7 +26,7 @@ from training.calibrate import fit
 from training.data import write_rows
 from training.evaluate import bm25_scores, told_scores
 from training.figures import figures
-from training.hub import load_pretrained
+from training.hub import load_model, load_pretrained, one_line
 from training.lists import LABELS, rankable, read_lists
 from training.losses import soft_target_bce
 from training.sections import TeacherRecipe
@@ -102,7 +102,7 @@ def load_base(recipe: TeacherRecipe, weights: str, texts: Sequence[str]) -> Teac
     tokenizer = load_pretrained(AutoTokenizer, weights, recipe.gguf_file)
     dtype = torch.bfloat16 if recipe.lora_rank and recipe.bf16 else torch.float32
     loader = AutoModelForSequenceClassification
-    model = load_pretrained(loader, weights, recipe.gguf_file, dtype=dtype, num_labels=1)
+    model = load_model(loader, weights, recipe.gguf_file, dtype=dtype, num_labels=1)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     model.config.pad_token_id = tokenizer.pad_token_id
@@ -121,13 +121,16 @@ def _with_lora(model: Any, recipe: TeacherRecipe) -> Any:
         lora_alpha=2 * recipe.lora_rank,
         target_modules=targets,
     )
-    return get_peft_model(model, config)
+    try:
+        return get_peft_model(model, config)
+    except ValueError as error:
+        raise StageError(f"teacher.lora_targets: {one_line(error)}") from error
 
 
 def load(folder: Path, recipe: TeacherRecipe) -> Teacher:
     """Read a fine-tuned teacher from its folder, float32 and in eval mode."""
-    model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
-    return Teacher(model.eval(), AutoTokenizer.from_pretrained(folder), recipe)
+    model = load_model(AutoModelForSequenceClassification, str(folder), dtype=torch.float32)
+    return Teacher(model.eval(), load_pretrained(AutoTokenizer, str(folder)), recipe)
 
 
 def calibrate_judge(judged: Sequence[Row]) -> NDArray[np.float64]:

@@ -16,6 +16,9 @@ from torch import Tensor
 from torch.utils.data import IterableDataset
 from transformers import EarlyStoppingCallback, Trainer, TrainingArguments
 
+from training.hub import one_line
+from training.stages import StageError
+
 Loss = Callable[..., Tensor]
 
 MEASURE = "eval_measure"  # the Trainer's name for what training is stopped by
@@ -172,15 +175,24 @@ def fit(
         dataloader_pin_memory=torch.cuda.is_available(),
         **options,
     )
-    trainer = _LossTrainer(
-        model=model,
-        args=arguments,
-        train_dataset=items if streamed else list(items),
-        data_collator=collator,
-        loss=loss,
-        targets=targets,
-        stop=stop,
-    )
+    try:
+        trainer = _LossTrainer(
+            model=model,
+            args=arguments,
+            train_dataset=items if streamed else list(items),
+            data_collator=collator,
+            loss=loss,
+            targets=targets,
+            stop=stop,
+        )
+    except (
+        ImportError,
+        RuntimeError,
+        ValueError,
+    ) as error:  # a tracker unknown, not installed or not logged in
+        if not schedule.report_to:
+            raise
+        raise StageError(f"report_to {', '.join(schedule.report_to)}: {one_line(error)}") from error
     resume = any(scratch.glob("checkpoint-*")) or None
     done = trainer.train(resume_from_checkpoint=resume)
     return Fitted(float(done.training_loss), done.global_step, trainer.state.best_metric)

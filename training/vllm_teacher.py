@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import AutoTokenizer
 
+from training.hub import load_pretrained
 from training.sections import TeacherRecipe
 from training.stages import StageError
 from training.teacher import Row, Teacher
@@ -31,7 +32,7 @@ class VllmTeacher:
             raise StageError(
                 'label.backend = "vllm" needs vLLM: install it in an environment of its own'
             ) from error
-        self.encoder = Teacher(None, AutoTokenizer.from_pretrained(folder), recipe)
+        self.encoder = Teacher(None, load_pretrained(AutoTokenizer, str(folder)), recipe)
         self.model = LLM(
             model=str(folder),
             runner="pooling",

@@ -30,3 +30,19 @@ def context(exported: Path, tmp_path: Path) -> Callable[..., Any]:
     support = pytest.importorskip("tests.training.support", reason=REASON)
     root = support.copy_run(exported, tmp_path / "run")
     return lambda stage, *overrides: support.make_context(root, stage, *overrides)
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Run the command line and hold it to one line of error and code 2; returns the line."""
+    command = pytest.importorskip("training.__main__", reason=REASON)
+
+    def run(*arguments: str) -> str:
+        capsys.readouterr()
+        code = command.main(list(arguments))
+        error = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+        assert code == 2
+        assert len(error) == 1
+        return error[0]
+
+    return run

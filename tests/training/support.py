@@ -4,6 +4,7 @@ Knows the folders of a run; does not know the tests.
 Invariant: needs no download, and the same call gives the same weights.
 """
 
+import json
 import shutil
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from training.stages import Context, Run
 
 TINY = Path(__file__).parents[2] / "training" / "recipes" / "tiny.toml"
 SOURCE = "data.sources=[{kind='synthetic', name='s', queries=40}]"
+SMALL = ("data.pool.products_count=60", "data.pool.queries_count=10", "augment.max_queries=20")
 SHAPE = FreshRecipe(hidden=32, layers=3, heads=2, vocabulary=300)
 
 
@@ -72,3 +74,18 @@ def make_encoder(folder: Path, texts: list[str]) -> None:
 def copy_run(root: Path, target: Path) -> Path:
     """Copy a run, so that a test may add stages to it."""
     return Path(shutil.copytree(root, target))
+
+
+def tiny_arguments(root: Path, *overrides: str) -> list[str]:
+    """The arguments after a stage's name for the tiny recipe with its run below `root`."""
+    given = [f"run.dir={root / 'run'}", *SMALL, *overrides]
+    return ["--recipe", str(TINY), *(part for override in given for part in ("--set", override))]
+
+
+def finished(root: Path, stage: str, *overrides: str, **files: str) -> None:
+    """Leave the folder of a stage that counts as finished, with the digests of its files as told."""
+    run = Run(load_recipe(TINY, [f"run.dir={root / 'run'}", *SMALL, *overrides]))
+    folder = run.root / stage
+    folder.mkdir(parents=True, exist_ok=True)
+    told = {"key": run.key(stage), "files": files}
+    (folder / "stage.json").write_text(json.dumps(told), encoding="utf-8")

@@ -335,9 +335,3 @@ def test_the_mean_of_two_students_is_that_of_their_weights(tmp_path: Path) -> No
     student.save(other.model, tokenizer, other.contract, tmp_path / "other")
     with pytest.raises(StageError, match="other has another shape"):
         average(one, [str(tmp_path / "other")])
-
-
-def test_a_student_to_average_with_has_to_be_there_before_training(context: Callable[..., Any]) -> None:
-    """Its absence is told at once."""
-    with pytest.raises(StageError, match="absent holds no student: run its recipe first"):
-        distil.run(context("distil", "distil.learn_from=labels", "distil.average_with=['absent']"))

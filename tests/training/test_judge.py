@@ -9,7 +9,7 @@ pa = pytest.importorskip("pyarrow", reason="the training environment is not inst
 from tests.training import support  # noqa: E402
 from training.augment import UNLABELLED  # noqa: E402
 from training.data import FIELDS  # noqa: E402
-from training.judge import YesNoJudge, to_judge  # noqa: E402
+from training.judge import YesNoJudge, frame, to_judge  # noqa: E402
 from training.sections import JudgeRecipe  # noqa: E402
 
 TITLES = ["red running shoes", "a very much longer title of blue shoes for running and walking", "hat"]
@@ -27,7 +27,7 @@ def judge(tmp_path_factory: pytest.TempPathFactory) -> YesNoJudge:
 
 def plain(judge: YesNoJudge, query: str, title: str) -> float:
     """The same log-odds without a cache or padding: one forward over the whole text."""
-    before, after = judge._frame(query)
+    before, after = frame(judge.tokenizer, judge.recipe.prompt, query)
     ids = before + judge.tokenizer.encode(" " + title, add_special_tokens=False) + after
     with torch.inference_mode():
         logits = judge.model(torch.tensor([ids])).logits[0, -1]

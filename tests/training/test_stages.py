@@ -133,6 +133,19 @@ def test_run_manifest_names_commit_recipe_and_stages(tmp_path: Path) -> None:
     ]
 
 
+def test_a_stage_does_not_begin_on_a_changed_file(tmp_path: Path) -> None:
+    """A file cut after its stage finished stops the next one, which names it; run.json keeps to the figures."""
+    run = Run(tiny(tmp_path))
+    run.execute("data")
+    pairs = tmp_path / "data" / "pairs.parquet"
+    pairs.write_bytes(pairs.read_bytes()[:-1])
+    stages._compared.cache_clear()  # what a process has looked at it does not look at again
+
+    with pytest.raises(StageError, match=r"data/pairs\.parquet is not as its stage left it: remove"):
+        Run(tiny(tmp_path)).execute("augment")
+    assert "files" not in manifest(tmp_path)["data"]
+
+
 def test_a_changed_source_file_makes_data_stale(tmp_path: Path) -> None:
     """The key follows the bytes of a source, not its name."""
     csv = tmp_path / "own.csv"
