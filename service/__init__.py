@@ -31,6 +31,7 @@ def create_app(settings: "Settings | None" = None) -> "FastAPI":
     from service.edge.http import API_VERSION, build_app
     from service.options import load_settings
     from service.rollout.versions import Version, Versions
+    from service.settings import SettingsError
     from service.telemetry.metrics import Metrics
     from service.telemetry.tracing import open_tracing
 
@@ -39,6 +40,9 @@ def create_app(settings: "Settings | None" = None) -> "FastAPI":
     versions = Versions(
         Version(load_model(settings.bundle, settings), settings.bundle),
         [Version(load_model(name, settings), name) for name in settings.other_bundles],
+        settings.aliases,
     )
+    if any(versions.named(model) is None for model in settings.aliases.values()):
+        raise SettingsError("model_aliases: expected name=model,... of models that are served")
     tracing = open_tracing(settings, API_VERSION)
     return build_app(settings, versions, build_scorer(settings, metrics), metrics, tracing)

@@ -1,7 +1,8 @@
 """Every way in which the service refuses a request, with its status and its one sentence.
 
 Knows codes, statuses and fixed texts; does not know requests.
-Invariant: nothing that a client sent is in a message; `loc` holds field names that we know, and indices.
+Invariant: nothing that a client sent is in a message; `loc` holds field names that we know, and indices, and a key that
+we do not know in one place: where a setting has unknown keys refused.
 
     Exception
     ├── Refused        a request was refused; `reason` names a row of the table below
@@ -91,6 +92,12 @@ class Refused(Exception):
         super().__init__(reason.code)
         self.reason = reason
         self.loc = loc
+
+
+def said(reason: Reason, loc: tuple[str | int, ...]) -> str:
+    """Return a reason's message, and where in the request the fault is."""
+    place = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in loc)
+    return f"{reason.message} (at {place.lstrip('.')})" if place else reason.message
 
 
 class ClientGone(Exception):

@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 PREFIX: Final = "SHELFRANK_"
 ORIGINS: Final = r"^(\*|https?://[^\s/,*]+(,https?://[^\s/,*]+)*)?$"
-
 TENANTS: Final = r"^({each}(,{each})*)?$".format(each=r"[a-z0-9][a-z0-9_-]{0,62}=[1-9][0-9]{0,3}")
+ALIASES: Final = r"^({each}(,{each})*)?$".format(each=r"[^\s,=]+=[^\s,=]+")
 OTLP_URL: Final = r"^(https?://[^\s/]+(/\S*)?)?$"
 
 
@@ -21,19 +21,11 @@ class SettingsError(Exception):
     """A setting is unknown or has a value outside its range; the message names it."""
 
 
-def _setting(  # noqa: PLR0913  each is optional and named
-    default: Any,
-    unit: str,
-    sentence: str,
-    *,
-    low: float | None = None,
-    high: float | None = None,
-    pattern: str | None = None,
-) -> Any:
-    extra: dict[str, Any] = {"unit": unit}
-    return Field(
-        default=default, description=sentence, ge=low, le=high, pattern=pattern, json_schema_extra=extra
-    )
+def _setting(default: Any, unit: str, sentence: str, **bounds: Any) -> Any:
+    """Describe a setting; its bounds are `low`, `high` and `pattern`, none of them unless given."""
+    names = {"low": "ge", "high": "le", "pattern": "pattern"}
+    limits = {names[bound]: value for bound, value in bounds.items()}
+    return Field(default=default, description=sentence, json_schema_extra={"unit": unit}, **limits)
 
 
 class Settings(BaseModel):
@@ -77,10 +69,23 @@ class Settings(BaseModel):
     bundles: str = _setting(
         "", "name,...", "Names of more bundles to serve, for requests that name them in `model`."
     )
+    unknown_model: Literal["answer", "refuse"] = _setting(
+        "answer",
+        "name",
+        "What a request gets that names a model which is not served: an answer as if it named none, or 404.",
+    )
+    model_aliases: str = _setting(
+        "", "name=model,...", "More names for models that are served.", pattern=ALIASES
+    )
+    unknown_keys: Literal["ignore", "refuse"] = _setting(
+        "ignore",
+        "name",
+        "What becomes of keys that nobody here knows in a request in our own form: ignored and named in the answer, or 422.",
+    )
     bundle_ids: str = _setting(
         "",
         "id,...",
-        "Ids of the bundles that may be served, as `loaded` logs them; another is refused. Empty allows any.",
+        "Ids of the bundles that may be served, as `loaded` logs them, all others being refused; empty allows any.",
         pattern=r"^([0-9a-f]{12}(,[0-9a-f]{12})*)?$",
     )
     canary_compared: float = _setting(
@@ -204,7 +209,7 @@ class Settings(BaseModel):
     max_field_chars: int = _setting(
         20_000,
         "characters",
-        "Longest text field of a document; a longer one gets 422.",
+        "Characters that are kept of a document's text field; the rest is clipped.",
         low=1,
         high=10_000_000,
     )
@@ -281,6 +286,11 @@ class Settings(BaseModel):
     def other_bundles(self) -> list[str]:
         """Names of the bundles beside the one that answers by default."""
         return [name for name in self.bundles.split(",") if name]
+
+    @property
+    def aliases(self) -> dict[str, str]:
+        """Model of each alias."""
+        return dict(each.split("=") for each in self.model_aliases.split(",") if each)
 
     @cached_property
     def tenant_weights(self) -> dict[str, float]:

@@ -15,8 +15,10 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from bundle.rows import padded_length
 from bundle.score import class_probabilities
 from bundle.text import ProductUse, TextUse
-from service.api.schema import TEXT_FIELDS, Document, Identifier, Query, Score, Usage, parse_request
+from service.api.answer import Score, Usage, usage_of
+from service.api.schema import TEXT_FIELDS, Document, Identifier, Query
 from service.dialects.dialect import Ask, Scored, decimal
+from service.dialects.shared import read_query
 from service.scoring.ranking import Cause
 from service.settings import Settings
 
@@ -90,6 +92,9 @@ class ExplainAnswer(Struct):
     coverage: Annotated[float, Meta(description="Share of the documents that were scored.")]
     usage: Usage
     timings_us: MicroTimings
+    ignored: Annotated[
+        Sequence[str] | UnsetType, Meta(description="Keys of the request that nobody here knows, if any.")
+    ] = UNSET
 
 
 def explain_limits(limits: Settings) -> Settings:
@@ -99,9 +104,14 @@ def explain_limits(limits: Settings) -> Settings:
 
 def parse_explain(body: bytes, limits: Settings) -> Ask:
     """Read the body of a ranking in our own form as a request to explain it; Refused as a ranking is."""
-    query = parse_request(body, limits)
+    query = read_query(body, limits)
     return Ask(
-        [(query.text, query.products)], partial(_answer, query), query.model, measured=True, wish=query.wish
+        [(query.text, query.products)],
+        partial(_answer, query),
+        query.model,
+        measured=True,
+        wish=query.wish,
+        ignored=query.ignored,
     )
 
 
@@ -118,10 +128,9 @@ def _answer(query: Query, scored: Scored) -> bytes:
         order=[place.index for place in ranking.places[: query.top_n]],
         degraded=ranking.unscored.reason,
         coverage=1.0 - ranking.unscored.total / documents if documents else 1.0,
-        usage=Usage(
-            documents=documents, tokens=ranking.tokens, truncated=ranking.truncated, cached=ranking.cached
-        ),
+        usage=usage_of(query, ranking),
         timings_us=_timings({**scored.times_s, "measure": ranking.measure_s}),
+        ignored=query.ignored or UNSET,
     )
     return msgspec.json.encode(answer)
 

@@ -15,6 +15,7 @@ from fastapi import Request, Response
 
 from service.api.about import version_at
 from service.api.explain import explain_limits, parse_explain
+from service.api.mend import keys_of, mended
 from service.api.models import to_json
 from service.api.schema import parse_request
 from service.dialects import kserve, shared
@@ -36,6 +37,7 @@ from service.telemetry.metrics import Metrics
 
 Result = TypeVar("Result")
 LOOP_PARSE_BYTES: Final = 65_536  # parsed within 0.1 ms; a larger body goes to a worker
+LOOP_MEND_BYTES: Final = 2_048  # mended first, within 1.5 ms at the very worst
 SPOKEN: Final = "shelfrank.dialect"  # where in a scope it stands how to refuse
 RECEIVED: Final = "shelfrank.received_s"  # where in a scope it stands when its body was complete
 JSON_BYTES: Final = "inference-header-content-length"
@@ -76,30 +78,29 @@ class Api:
     async def rerank(self, request: Request) -> Response:
         """Rank documents for a query, best first."""
         with self._metrics.in_flight.track_inprogress():
-            body = await self._read(request, shared.at_v1_rerank)
+            body = await self._read(request, None)
             try:
-                ask = shared.own(await self._parse(parse_request, body, request))
-            except Refused as refusal:
-                dialect = await self._parse(lambda body, _: shared.at_v1_rerank(body), body, request)
-                if dialect is shared.SHARED and refusal.reason is not Reason.UNKNOWN_FIELD:
-                    raise
-                request.scope[SPOKEN] = dialect.refuse
-                ask = await self._parse(dialect.parse, body, request)
-            return await self._answer(ask, request)
+                query = await self._parse(parse_request, body, request)
+            except Refused:
+                query = await self._understand(shared.read_leniently, body, request)
+            return await self._answer(shared.own(query), request)
 
     async def speak(self, request: Request, tell: Callable[[bytes], Dialect]) -> Response:
         """Answer a request in the dialect that `tell` tells by its body."""
         with self._metrics.in_flight.track_inprogress():
             body = await self._read(request, tell)
-            dialect = await self._parse(lambda body, _: tell(body), body, request)
+            dialect, keys = await self._parse(lambda body, _: (tell(body), keys_of(body)), body, request)
             request.scope[SPOKEN] = dialect.refuse
-            return await self._answer(await self._parse(dialect.parse, body, request), request)
+            self._metrics.ignored_by[dialect.name].inc(dialect.unknown(keys))
+            return await self._answer(await self._understand(dialect.parse, body, request), request)
 
     async def explain(self, request: Request) -> Response:
         """Rank documents, and tell what was read of each and how its score came about."""
         with self._metrics.in_flight.track_inprogress():
             body = await self._read(request, None)
-            ask = await self._parse(lambda body, _: parse_explain(body, self._explain_limits), body, request)
+            ask = await self._understand(
+                lambda body, _: parse_explain(body, self._explain_limits), body, request
+            )
             return await self._answer(ask, request)
 
     async def models(self) -> Response:
@@ -119,7 +120,7 @@ class Api:
                 raise Refused(Reason.INVALID_FIELD)
             body = await self._read(request, None, typed=False)
             parse = partial(kserve.parse_infer, json_bytes=None if length is None else int(length))
-            ask = await self._parse(parse, body, request)
+            ask = await self._understand(parse, body, request)
             return await self._answer(ask, request, version)
 
     async def server_metadata(self, request: Request) -> Response:
@@ -179,19 +180,33 @@ class Api:
     def _tenant(self, request: Request) -> str:
         return tenant_of(_terms_told(request), request.scope.get(TENANT), self._settings)
 
-    async def _parse(
+    async def _understand(
         self, parse: Callable[[bytes, Settings], Result], body: bytes, request: Request
     ) -> Result:
+        """Parse a body; if it is refused, once more with what is odd in it mended."""
+        try:
+            return await self._parse(parse, body, request)
+        except Refused as refusal:
+            again = partial(_parse_mended, parse, refusal)
+        return await self._parse(again, body, request, at_once=LOOP_MEND_BYTES)
+
+    async def _parse(
+        self,
+        parse: Callable[[bytes, Settings], Result],
+        body: bytes,
+        request: Request,
+        at_once: int = LOOP_PARSE_BYTES,
+    ) -> Result:
         """Parse a body, a large one on a worker."""
-        if len(body) <= LOOP_PARSE_BYTES:
+        if len(body) <= at_once:
             return parse(body, self._settings)
         return await unless_gone(self._scorer.offload(lambda: parse(body, self._settings)), request.receive)
 
     async def _answer(self, ask: Ask, request: Request, version: Version | None = None) -> Response:
         """Have a request scored by a model, or by the one that it is for, and write its answer."""
-        version = version or self._versions.chosen(ask.model, ask.groups[0][0] if ask.groups else "")
-        if version is None:
-            raise Refused(Reason.MODEL_NOT_FOUND, ("model",))
+        version = version or self._chosen(ask)
+        if ask.ignored:
+            self._metrics.ignored_by["own"].inc(len(ask.ignored))
         trace = trace_of(request)
         terms = settle(ask.wish, _terms_told(request), self._tenant(request), trace.started_s, self._settings)
         received_s: float = request.scope[RECEIVED]
@@ -231,6 +246,16 @@ class Api:
         headers = {"x-degraded": ranking.unscored.reason} if ranking.unscored.reason else None
         return JsonResponse(body, headers=headers)
 
+    def _chosen(self, ask: Ask) -> Version:
+        """Return the model that a request is for; by the settings, one that is not served counts as none named."""
+        query = ask.groups[0][0] if ask.groups else ""
+        version = self._versions.chosen(ask.model, query)
+        if version is None and self._settings.unknown_model == "answer":
+            version = self._versions.chosen(None, query)
+        if version is None:
+            raise Refused(Reason.MODEL_NOT_FOUND, ("model",))
+        return version
+
     async def _rank(self, ask: Ask, version: Version, terms: Terms, request: Request) -> Ranking:
         work = self._ranker.rank(version.model, ask.groups, terms, measured=ask.measured)
         ranking = await unless_gone(work, request.receive)
@@ -239,6 +264,16 @@ class Api:
             late = unscored.deadline == unscored.failed
             raise Refused(Reason.DEADLINE if late else Reason.UNSCORED)
         return ranking
+
+
+def _parse_mended(
+    parse: Callable[[bytes, Settings], Result], refusal: Refused, body: bytes, limits: Settings
+) -> Result:
+    """Parse a body with what is odd in it mended, or refuse it again if nothing is."""
+    whole = mended(body)
+    if whole is None:
+        raise refusal
+    return parse(whole, limits)
 
 
 def _terms_told(request: Request) -> Mapping[str, str]:

@@ -54,6 +54,7 @@ class Model(_Facts):
 
     id: str = Field(description="name@version, as every answer gives it and `model` takes it.")
     object: Literal["model"] = "model"
+    model_type: Literal["rerank"] = Field("rerank", description="As Xinference's client asks.")
     created: int = Field(description="Unix time of the bundle in seconds; 0 if it does not say.")
     owned_by: Literal["shelfrank"] = "shelfrank"
     role: Role = Field(description="Who gets it: all, a share, nobody, or only those who name it.")

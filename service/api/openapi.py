@@ -10,16 +10,19 @@ from typing import Any, Final
 import msgspec
 from pydantic.json_schema import models_json_schema
 
+from service.api.answer import RerankAnswer
 from service.api.explain import ExplainAnswer
 from service.api.models import Model, ModelList
-from service.api.schema import ErrorAnswer, RerankAnswer, RerankRequest
+from service.api.schema import ErrorAnswer, RerankRequest
+from service.dialects.openai import ErrorObject
 from service.errors import Reason
 
 DESCRIPTION: Final = "Ranks products for a shopper's query with a small cross-encoder."
 _REF: Final = "#/components/schemas/{name}"
-(_REQUEST, _ANSWER, _EXPLAINED, _ERROR), _COMPONENTS = msgspec.json.schema_components(
-    (RerankRequest, RerankAnswer, ExplainAnswer, ErrorAnswer), ref_template=_REF
+(_REQUEST, _ANSWER, _EXPLAINED, _ERROR, _ERROR_OBJECT), _COMPONENTS = msgspec.json.schema_components(
+    (RerankRequest, RerankAnswer, ExplainAnswer, ErrorAnswer, ErrorObject), ref_template=_REF
 )
+_COMPONENTS["RerankRequest"]["additionalProperties"] = True  # read leniently where the strict parser refuses
 _FACTS, _FACT_COMPONENTS = models_json_schema(
     [(Model, "serialization"), (ModelList, "serialization")], ref_template=_REF.format(name="{model}")
 )
@@ -60,13 +63,13 @@ def _json(schema: dict[str, Any], **extra: object) -> dict[str, Any]:
     return {"content": {"application/json": {"schema": schema, **extra}}}
 
 
-def _errors(reasons: Iterable[Reason] = _RERANK_REASONS) -> dict[str, Any]:
+def _errors(reasons: Iterable[Reason] = _RERANK_REASONS, schema: dict[str, Any] = _ERROR) -> dict[str, Any]:
     """One response per status, naming the codes that it may carry."""
     codes: dict[int, list[str]] = {}
     for reason in sorted(reasons, key=lambda reason: reason.status):
         codes.setdefault(reason.status, []).append(reason.code)
     return {
-        str(status): {"description": ", ".join(names), **_json(_ERROR)} for status, names in codes.items()
+        str(status): {"description": ", ".join(names), **_json(schema)} for status, names in codes.items()
     }
 
 
@@ -90,7 +93,7 @@ _OPERATIONS: Final[dict[tuple[str, str], dict[str, Any]]] = {
         "parameters": [{"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}],
         "responses": {
             "200": {"description": "Told", **_json(_FACTS[Model, "serialization"])},
-            **_errors([Reason.MODEL_NOT_FOUND]),
+            **_errors([Reason.MODEL_NOT_FOUND], _ERROR_OBJECT),
         },
     },
 }

@@ -1,4 +1,4 @@
-"""The request and the answer as types, and the one place that turns bytes into a request.
+"""The request and its errors as types, and the one place that turns bytes into a request.
 
 Knows JSON and the settings that bound a request; does not know HTTP, the model or how anything is scored.
 Invariant: any bytes give a request that can be scored, or Refused with a closed code, without an echo.
@@ -7,13 +7,13 @@ Invariant: any bytes give a request that can be scored, or Refused with a closed
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
-from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+from msgspec import Meta, Struct
 
 from bundle import Product
-from service.errors import Reason, Refused
+from service.errors import Reason, Refused, said
 from service.scoring.budget import NO_WISH, OnFailure, Priority, Wish, to_priority
 from service.settings import Settings
 
@@ -67,8 +67,12 @@ class RerankRequest(Struct, forbid_unknown_fields=True):
     top_n: Annotated[Annotated[int, Meta(ge=1)] | None, Meta(description="Return the best so many only.")] = (
         None
     )
-    return_documents: Annotated[bool, Meta(description="Return each document with its result.")] = False
-    model: Annotated[str | None, Meta(description="If given, it has to be a model served here.")] = None
+    return_documents: Annotated[
+        bool | None, Meta(description="Return each document with its result; false if not given.")
+    ] = None
+    model: Annotated[
+        str | None, Meta(description="A model served here; any other name counts as none, unless refused.")
+    ] = None
     budget_ms: Annotated[
         float | None, Meta(description="Milliseconds from the first byte; also the header x-budget-ms.")
     ] = None
@@ -86,59 +90,20 @@ class RerankRequest(Struct, forbid_unknown_fields=True):
         return Wish(self.budget_ms, to_priority(self.priority), self.on_failure)
 
 
-Score = Annotated[Raw, Meta(extra_json_schema={"type": "number", "minimum": 0.0, "maximum": 1.0})]
-
-
-class Result(Struct, kw_only=True):
-    """One document of the answer."""
-
-    index: Annotated[int, Meta(description="Position of the document in the request.")]
-    id: Identifier | UnsetType = UNSET
-    relevance_score: Annotated[Score, Meta(description="Expected relevance, always with a decimal point.")]
-    label: Annotated[str | None, Meta(description="The most probable class; null if not scored.")]
-    document: Document | UnsetType = UNSET
-
-
-class Usage(Struct):
-    """What the request cost."""
-
-    documents: int
-    tokens: Annotated[int, Meta(description="Tokens the model read, without padding.")]
-    truncated: Annotated[int, Meta(description="Documents of which not all text was read.")]
-    cached: Annotated[int, Meta(description="Documents whose score was known; their tokens are not counted.")]
-
-
-class Timings(Struct):
-    """Milliseconds spent in each stage."""
-
-    receive: float
-    parse: float
-    tokenize: float
-    queue: float
-    infer: float
-    total: float
-
-
-class RerankAnswer(Struct):
-    """Documents by descending score, ties in the order of the request."""
-
-    id: Annotated[str, Meta(description="The request id, also in the x-request-id header.")]
-    model: Annotated[str, Meta(description="name@version")]
-    bundle: Annotated[str, Meta(description="Short id of the bundle that scored this request.")]
-    results: list[Result]
-    degraded: Annotated[str | None, Meta(description="null, or why some documents were not scored.")]
-    coverage: Annotated[float, Meta(description="Share of the documents that were scored.")]
-    usage: Usage
-    timings_ms: Timings
-
-
 class ErrorAnswer(Struct):
     """A refused request."""
 
     error: Annotated[str, Meta(description="Closed code.")]
     message: Annotated[str, Meta(description="Fixed text for the code.")]
+    detail: Annotated[str, Meta(description="The message and the place, for clients that read it here.")]
     loc: Annotated[list[str | int], Meta(description="Where in the body the fault is.")]
     id: Annotated[str, Meta(description="The request id.")]
+
+
+def error_body(reason: Reason, loc: tuple[str | int, ...], request_id: str) -> bytes:
+    """Write an error in our own form."""
+    answer = ErrorAnswer(reason.code, reason.message, said(reason, loc), list(loc), request_id)
+    return msgspec.json.encode(answer)
 
 
 @dataclass(slots=True)  # not frozen, which makes making one three times as slow
@@ -149,13 +114,21 @@ class Reference:
     product: Product | None
 
 
+class Clipped(Product):
+    """A product of which a text was longer than this server keeps, and lost its end."""
+
+
 Asked = Product | Reference
 """A product as it was asked for: by its texts, or by its id where there is a catalogue."""
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A request that can be scored: its query, its products, and what to return of them."""
+    """A request that can be scored: its query, its products, and what to return of them.
+
+    `clipped` of its products lost text to the limits; with `raw_scores` its scores are logits; `ignored` are those of
+    its keys that nobody here knows.
+    """
 
     text: str
     documents: Sequence[str | Document]
@@ -164,25 +137,36 @@ class Query:
     return_documents: bool
     model: str | None
     wish: Wish = NO_WISH
+    clipped: int = 0
+    raw_scores: bool = False
+    ignored: Sequence[str] = ()
 
 
 _DECODER: Final = msgspec.json.Decoder(RerankRequest)
 _PATH: Final = re.compile(r" - at `\$((?:\.[a-z_][a-z_0-9]*|\[\d+\])+)`$")
+_MISSING: Final = re.compile(r"Object missing required field `([a-z_][a-z_0-9]*)`")
 _STEP: Final = re.compile(r"[a-z_][a-z_0-9]*|\d+")
 
 
 def parse_request(body: bytes, limits: Settings) -> Query:
-    """Turn a body into a query; raise Refused if it is not one.
+    """Turn a body that is well-formed, in our own form alone, into a query; raise Refused if it is not one.
 
-    If a key stands twice in an object, the last one counts.
+    What is refused here may be read by others, who take longer. If a key stands twice in an object, the last one counts.
     """
     request = decode(_DECODER, body)
     check_query(request.query, limits, "query")
-    name, documents = _only_list(request)
+    name, documents = only_list(request)
     products = to_products(documents, limits, name)
     top_n = len(documents) if request.top_n is None else request.top_n
     return Query(
-        request.query, documents, products, top_n, request.return_documents, request.model, request.wish
+        text=request.query,
+        documents=documents,
+        products=products,
+        top_n=top_n,
+        return_documents=bool(request.return_documents),
+        model=request.model,
+        wish=request.wish,
+        clipped=count_clipped(products) if len(body) > limits.max_field_chars else 0,
     )
 
 
@@ -195,16 +179,22 @@ def check_query(query: str, limits: Settings, *loc: str | int) -> None:
 
 
 def to_products(documents: Sequence[str | Document], limits: Settings, name: str) -> list[Asked]:
-    """Return the products of a list that stands under `name`; refuse too many, and texts that are too long."""
+    """Return the products of a list that stands under `name`; refuse too many, and a list without any text.
+
+    A document without a text is an empty one beside others, whom it is not to cost their answer.
+    """
     if len(documents) > limits.max_documents:
         raise Refused(Reason.TOO_MANY_DOCUMENTS, (name,))
-    products: list[Asked] = []
-    try:
-        for document in documents:
-            products.append(_asked(document, limits))  # noqa: PERF401  how many there are says which one is refused
-    except Refused as refusal:
-        raise Refused(refusal.reason, (name, len(products), *refusal.loc)) from None
-    return products
+    asked = [_asked(document, limits) for document in documents]
+    if documents and not any(asked):
+        raise Refused(Reason.EMPTY_DOCUMENT, (name, 0))
+    return [item or Product() for item in asked]
+
+
+def count_clipped(products: Sequence[Asked]) -> int:
+    """Return how many products lost text to the limits."""
+    own = (item.product if isinstance(item, Reference) else item for item in products)
+    return sum(isinstance(product, Clipped) for product in own)
 
 
 def text_chars(product: Product) -> int:
@@ -229,13 +219,14 @@ def decode(decoder: msgspec.json.Decoder[Parsed], body: bytes) -> Parsed:
 
 
 def _location(message: str) -> tuple[str | int, ...]:
-    """Read the path at the end of msgspec's message; its names are those of our own structs."""
-    match = _PATH.search(message)
-    steps = _STEP.findall(match[1]) if match else []
+    """Read the path at the end of msgspec's message, and what is missing there; its names are those of our structs."""
+    match, missing = _PATH.search(message), _MISSING.match(message)
+    steps = [*(_STEP.findall(match[1]) if match else ()), *(missing.groups() if missing else ())]
     return tuple(int(step) if step.isdigit() else step for step in steps)
 
 
-def _only_list(request: RerankRequest) -> tuple[str, list[str | Document]]:
+def only_list(request: Struct) -> tuple[str, list[Any]]:
+    """Return the one list of documents that a request has, and its name; Refused if there is none, or another."""
     given = [(name, getattr(request, name)) for name in LISTS if getattr(request, name) is not None]
     if not given:
         raise Refused(Reason.MISSING_DOCUMENTS)
@@ -244,22 +235,19 @@ def _only_list(request: RerankRequest) -> tuple[str, list[str | Document]]:
     return given[0]
 
 
-def _asked(document: str | Document, limits: Settings) -> Asked:
-    """Return a product; one with an id is one of the catalogue, if there is a catalogue."""
+def _asked(document: str | Document, limits: Settings) -> Asked | None:
+    """Return a product; one with an id is one of the catalogue, if there is a catalogue. None if it has no text."""
     if isinstance(document, str):
-        if len(document) > limits.max_field_chars:
-            raise Refused(Reason.TEXT_TOO_LONG)
-        return Product(text=document)
+        most = limits.max_field_chars
+        return Product(text=document) if len(document) <= most else Clipped(text=document[:most])
     product = to_product(document, limits.max_field_chars)
     if document.id is not None and limits.catalogue:
         return Reference(document.id, product)
-    if product is None:
-        raise Refused(Reason.EMPTY_DOCUMENT)
     return product
 
 
 def to_product(document: Document, max_chars: int) -> Product | None:
-    """Return the texts of a document, None if it has none; Refused if one is too long."""
+    """Return the texts of a document, each up to so many characters; None if it has none."""
     if document.title is None and not document.has_texts:
         return None
     bullets = document.bullets
@@ -273,6 +261,5 @@ def to_product(document: Document, max_chars: int) -> Product | None:
         document.text or "",
     )
     if max(map(len, product)) > max_chars:
-        name = next(name for name, text in product._asdict().items() if len(text) > max_chars)
-        raise Refused(Reason.TEXT_TOO_LONG, (name,))
+        return Clipped(*(text[:max_chars] for text in product))
     return product

@@ -142,7 +142,7 @@ class Claims:
 
         A logit that is not finite is handed on, because it would come out the same again, but not remembered.
         """
-        values = np.fromiter(logits.values(), np.float32, len(logits))
+        values = np.fromiter(logits.values(), np.float64, len(logits))
         self._cache.table.store([self.keys[index] for index in logits], values, now_s)
         for index in logits.keys() & self._led.keys():
             self._give(index, logits[index])

@@ -2,6 +2,7 @@
 
 Knows keys, logits and the time it is told; does not know a clock, requests or who asks.
 Invariant: all its memory is taken at the start; a logit is found only under its own key, before its time is over.
+Logits are numbers of 64 bits, which hold more than the logit: see `known.py`.
 
 Memory is four numpy arrays and nothing that grows. A key belongs to one set of eight places, as in a processor's cache,
 and the eight compete for it alone. The figures are in docs/decisions/0018-score-cache.md.
@@ -16,11 +17,11 @@ from numpy.typing import NDArray
 from service.cache.pair_keys import KEY_BYTES
 
 WAYS: Final = 8
-PLACE_BYTES: Final = KEY_BYTES + 8 + 8 + 4
+PLACE_BYTES: Final = KEY_BYTES + 8 + 8 + 8
 """Bytes of one pair: its key, when it ends, when it was last used, and its logit."""
 
 Keys = NDArray[np.uint64]
-Logits = NDArray[np.float32]
+Logits = NDArray[np.float64]
 
 
 class ScoreTable:
@@ -35,7 +36,7 @@ class ScoreTable:
         self._keys = np.zeros((*shape, 2), np.uint64)  # the system gives memory for a page when it is written
         self._ends_s = np.zeros(shape, np.float64)
         self._used = np.zeros(shape, np.int64)
-        self._logits = np.zeros(shape, np.float32)
+        self._logits = np.zeros(shape, np.float64)
         self._ttl_s = ttl_s
         self._uses = 0  # orders all uses of places
         self.entries = 0
@@ -49,8 +50,8 @@ class ScoreTable:
         return self.entries * PLACE_BYTES
 
     def find(self, keys: Sequence[bytes], now_s: float) -> Logits:
-        """Return the logits of keys, float32 [n], NaN where there is none; what is found counts as used."""
-        found = np.full(len(keys), np.nan, np.float32)
+        """Return the logits of keys, float64 [n], NaN where there is none; what is found counts as used."""
+        found = np.full(len(keys), np.nan, np.float64)
         if self._sets and keys:
             asked, sets = self._locate(keys)
             is_here = _matches(self._keys[sets], asked) & (self._ends_s[sets] > now_s)
@@ -62,7 +63,7 @@ class ScoreTable:
         return found
 
     def store(self, keys: Sequence[bytes], logits: Logits, now_s: float) -> None:
-        """Keep logits, float32 [n], under their keys from now on; those that are not finite are not kept."""
+        """Keep logits, float64 [n], under their keys from now on; those that are not finite are not kept."""
         if not (self._sets and keys):
             return
         wanted, sets = self._locate(keys)

@@ -28,7 +28,7 @@ from service.telemetry.logs import event
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-PREFIX: Final = b"shelfrank:1:"
+PREFIX: Final = b"shelfrank:2:"
 """Begins the name of every pair on the server; the number changes when the form of a value does."""
 
 SCHEMES: Final = {
@@ -42,8 +42,8 @@ PATIENCE_S: Final = 1.0
 LOOKUPS: Final = 16  # at the same time, each on a connection of its own; more are misses
 PENDING: Final = 16_384  # pairs that wait to be stored; more are dropped
 BATCH: Final = 64  # pairs stored at once: 0.8 ms of the event loop, docs/decisions/0018-score-cache.md
-_logit: Final = Struct("<f")
-_value: Final = Struct("<fI")
+_logit: Final = Struct("<d")
+_value: Final = Struct("<dI")
 
 
 class Trouble(StrEnum):

@@ -6,14 +6,15 @@ Invariant: a request with a fault changes nothing; any body gives an answer or R
 Every function works as long as its body is large: call them on a thread of their own, not on the event loop.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Final
 
 import msgspec
 from msgspec import Meta, Struct
 
-from bundle import PairEncoder
-from service.api.schema import TEXT_FIELDS, Document, Identifier, decode, to_product
+from bundle import PairEncoder, Product
+from service.api.mend import mend_product, mend_request, mended
+from service.api.schema import TEXT_FIELDS, Document, Identifier, Parsed, decode, to_product
 from service.catalogue.catalogue import Catalogue
 from service.catalogue.record import StoredProduct
 from service.errors import Reason, Refused
@@ -72,6 +73,7 @@ class StoredAnswer(Struct):
     ]
 
 
+Location = tuple[str | int, ...]
 _PUT: Final = msgspec.json.Decoder(PutRequest)
 _DELETE: Final = msgspec.json.Decoder(DeleteRequest)
 _LINE: Final = msgspec.json.Decoder(Document)
@@ -87,13 +89,18 @@ def is_ndjson(content_type: str) -> bool:
 
 
 def parse_products(body: bytes, limits: Settings, *, ndjson: bool) -> list[StoredProduct]:
-    """Return the products of a body, a JSON object or one product a line; Refused says which has a fault."""
-    if ndjson:
-        return list(_lines(body, limits))
-    documents = decode(_PUT, body).products
-    if len(documents) > MAX_PRODUCTS:
-        raise Refused(Reason.TOO_MANY_DOCUMENTS, ("products",))
-    return [_stored(document, limits, ("products", index)) for index, document in enumerate(documents)]
+    """Return the products of a body, a JSON object or one product a line; Refused says which has a fault.
+
+    A product without a text is stored as an empty one beside others, whom it is not to cost their place.
+    """
+    read = list(_lines(body) if ndjson else _entries(body))
+    texts = [to_product(document, limits.max_field_chars) for _, document in read]
+    if texts and not any(texts):
+        raise Refused(Reason.EMPTY_DOCUMENT, read[0][0])
+    return [
+        StoredProduct(_id_of(document, loc), product or Product())
+        for (loc, document), product in zip(read, texts, strict=True)
+    ]
 
 
 def parse_ids(body: bytes) -> list[str | int]:
@@ -142,8 +149,16 @@ def _delete(catalogue: Catalogue, ids: Sequence[str | int]) -> ProductsDeleted:
     return ProductsDeleted(deleted, len(wanted) - deleted)
 
 
-def _lines(body: bytes, limits: Settings) -> Iterator[StoredProduct]:
-    """Yield the product of each line; lines count from 1, and one of blanks alone is passed over."""
+def _entries(body: bytes) -> Iterator[tuple[Location, Document]]:
+    """Yield each product of an object, and where it stands."""
+    documents = _decode(_PUT, body, mend_request).products
+    if len(documents) > MAX_PRODUCTS:
+        raise Refused(Reason.TOO_MANY_DOCUMENTS, ("products",))
+    yield from ((("products", index), document) for index, document in enumerate(documents))
+
+
+def _lines(body: bytes) -> Iterator[tuple[Location, Document]]:
+    """Yield the product of each line, and which line it is: they count from 1, and one of blanks is passed over."""
     products = 0
     for number, line in enumerate(body.split(b"\n"), start=1):
         if not line.strip():
@@ -152,19 +167,23 @@ def _lines(body: bytes, limits: Settings) -> Iterator[StoredProduct]:
         if products > MAX_PRODUCTS:
             raise Refused(Reason.TOO_MANY_DOCUMENTS, ("line", number))
         try:
-            document = decode(_LINE, line)
+            yield ("line", number), _decode(_LINE, line, mend_product)
         except Refused as refusal:
             raise Refused(refusal.reason, ("line", number, *refusal.loc)) from None
-        yield _stored(document, limits, ("line", number))
 
 
-def _stored(document: Document, limits: Settings, loc: tuple[str | int, ...]) -> StoredProduct:
+def _decode(decoder: msgspec.json.Decoder[Parsed], body: bytes, mend: Callable[[bytes], bytes]) -> Parsed:
+    """Decode a body; if it is refused, once more with what is odd in it mended."""
+    try:
+        return decode(decoder, body)
+    except Refused:
+        whole = mended(body, mend)
+        if whole is None:
+            raise
+        return decode(decoder, whole)
+
+
+def _id_of(document: Document, loc: Location) -> str | int:
     if document.id is None or document.id == "":
         raise Refused(Reason.INVALID_FIELD, (*loc, "id"))
-    try:
-        product = to_product(document, limits.max_field_chars)
-    except Refused as refusal:
-        raise Refused(refusal.reason, (*loc, *refusal.loc)) from None
-    if product is None:
-        raise Refused(Reason.EMPTY_DOCUMENT, loc)
-    return StoredProduct(document.id, product)
+    return document.id

@@ -6,12 +6,13 @@ Invariant: the model's name is the client's affair, as its SDK insists on one; w
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import Meta, Raw, Struct
 
-from service.api.schema import TEXT_FIELDS, Document, decode
+from service.api.mend import id_of, text_of
+from service.api.schema import TEXT_FIELDS, Document, Identifier, decode
 from service.dialects.dialect import (
     Ask,
     AtLeastOne,
@@ -20,9 +21,8 @@ from service.dialects.dialect import (
     Scored,
     ask_one,
     best_first,
-    said,
 )
-from service.errors import Reason, Refused
+from service.errors import Reason, Refused, said
 from service.settings import Settings
 
 Map = dict[str, Raw]  # unread, so that it goes back as it came
@@ -48,6 +48,7 @@ class V2Request(Struct):
     top_n: AtLeastOne | None = None
 
 
+_ID: Final = msgspec.json.Decoder(Identifier | None)
 _V1: Final = msgspec.json.Decoder(V1Request)
 _V2: Final = msgspec.json.Decoder(V2Request)
 
@@ -68,38 +69,37 @@ def parse_v2(body: bytes, limits: Settings) -> Ask:
     return ask_one(request.query, request.documents, limits, answer)
 
 
-def chosen_fields(documents: Sequence[str | Map], rank_fields: Sequence[str] | None) -> list[str | Document]:
-    """Return documents as this service knows them; a chosen key that it does not know is read as text."""
-    chosen: list[str | Document] = []
+def chosen_fields(
+    documents: Sequence[str | Map], rank_fields: Sequence[str] | None, name: str = "documents"
+) -> list[str | Document]:
+    """Return documents as this service knows them; a chosen key that it does not know is read as text.
+
+    One without a text is an empty one beside others; Refused if none has any, or where an id is none.
+    """
+    names = tuple(dict.fromkeys(rank_fields or TEXT_FIELDS))
+    chosen: list[str | Document | None] = []
     for index, document in enumerate(documents):
-        if isinstance(document, str):
-            chosen.append(document)
-            continue
         try:
-            chosen.append(msgspec.convert(_known(document, rank_fields), Document))
-        except (msgspec.ValidationError, RecursionError) as error:
-            raise Refused(_fault(error), ("documents", index)) from None
-    return chosen
+            chosen.append(document if isinstance(document, str) else _chosen(document, names))
+        except msgspec.ValidationError:
+            raise Refused(Reason.INVALID_FIELD, (name, index, "id")) from None
+        except RecursionError:  # nested as deep as the first look could just go
+            raise Refused(Reason.MALFORMED_JSON) from None
+    if chosen and all(document is None for document in chosen):
+        raise Refused(Reason.EMPTY_DOCUMENT, (name, 0))
+    return [Document(text="") if document is None else document for document in chosen]
 
 
-def _fault(error: Exception) -> Reason:
-    if isinstance(error, RecursionError):
-        return Reason.MALFORMED_JSON  # nested as deep as the first look could just go
-    return Reason.EMPTY_DOCUMENT if str(error).startswith("no text") else Reason.INVALID_FIELD
-
-
-def _known(document: Map, rank_fields: Sequence[str] | None) -> dict[str, object]:
-    names = [name for name in dict.fromkeys(rank_fields or TEXT_FIELDS) if name in document]
-    known: dict[str, object] = {
-        name: msgspec.json.decode(document[name]) for name in names if name in TEXT_FIELDS
-    }
-    others = [msgspec.json.decode(document[name], type=str) for name in names if name not in TEXT_FIELDS]
-    if others:
-        own = msgspec.json.decode(document["text"], type=str | None) if "text" in known else None
-        known["text"] = "\n".join(others if own is None else [own, *others])
+def _chosen(document: Map, names: Sequence[str]) -> Document | None:
+    """Return the chosen texts of a map, None if there are none, and no id either."""
+    texts = {name: text_of(document[name]) for name in names if name in document}
+    known: dict[str, Any] = {name: texts.pop(name) for name in TEXT_FIELDS if name in texts}
+    if texts:
+        told = [known.get("text"), *texts.values()]
+        known["text"] = "\n".join(text for text in told if text)
     if "id" in document:
-        known["id"] = msgspec.json.decode(document["id"])
-    return known
+        known["id"] = _ID.decode(msgspec.json.encode(id_of(document["id"])))
+    return None if all(value is None for value in known.values()) else Document(**known)
 
 
 def _answer(scored: Scored, *, top: int | None, returned: Sequence[str | Map] | None, version: str) -> bytes:
@@ -114,7 +114,7 @@ def _answer(scored: Scored, *, top: int | None, returned: Sequence[str | Map] | 
     meta = {
         "api_version": {"version": version},
         "billed_units": {"search_units": -(-len(ranking.places) // SEARCH_DOCUMENTS)},
-        "tokens": {"input_tokens": ranking.tokens, "output_tokens": 0},
+        "tokens": {"input_tokens": ranking.used_tokens, "output_tokens": 0},
     }
     return msgspec.json.encode({"id": scored.id, "results": results, "meta": meta})
 
@@ -124,5 +124,5 @@ def refuse(reason: Reason, loc: tuple[str | int, ...], request_id: str) -> Refus
     return reason.status, msgspec.json.encode({"id": request_id, "message": said(reason, loc)})
 
 
-V1: Final = Dialect(parse_v1, refuse)
-V2: Final = Dialect(parse_v2, refuse)
+V1: Final = Dialect("cohere", parse_v1, refuse, V1Request)
+V2: Final = Dialect("cohere", parse_v2, refuse, V2Request)

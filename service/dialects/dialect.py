@@ -1,16 +1,16 @@
 """PURE. What every dialect is made of: a request to score, what came of it, and how to say no.
 
 Knows the service's own types; does not know any one API.
-Invariant: a score is written as a decimal with a dot, and what could not be scored comes last with 0.
+Invariant: a score is written as a decimal with a dot, and what could not be scored comes last, below all that was.
 """
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, TypeVar
+from typing import Annotated, Final, TypeVar
 
 import numpy as np
-from msgspec import Meta, Raw
+from msgspec import Meta, Raw, Struct
 from numpy.typing import NDArray
 
 from bundle import Manifest
@@ -20,12 +20,29 @@ from service.scoring import ranking
 from service.scoring.budget import NO_WISH, Wish
 from service.scoring.call import Ranking
 from service.settings import Settings
+from service.telemetry.meters import Spoken
 
 AtLeastOne = Annotated[int, Meta(ge=1)]
 Refusal = tuple[int, bytes]
 Refuse = Callable[[Reason, tuple[str | int, ...], str], Refusal]
 """Writes the status and the body of an error, of its reason, its place and the request's id."""
 Value = TypeVar("Value")
+
+MEANINGLESS: Final = frozenset(
+    {
+        "max_chunks_per_doc",
+        "max_tokens_per_doc",
+        "max_tokens_per_query",
+        "request_id",
+        "truncate_prompt_tokens",
+        "truncation",
+        "truncation_side",
+        "user",
+    }
+)
+"""Keys that other APIs document and that have no meaning here, at whatever path."""
+
+_ANYBODYS: Final = MEANINGLESS | {"model", "priority", "truncate", "truncation_direction"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +63,7 @@ class Ask:
     """A request in any dialect: each query with its products, and how its answer is written.
 
     `model` is the model that it insists on, if any; `measured` asks how much of each text is read; `wish` is what its
-    body says of budget, priority and failure.
+    body says of budget, priority and failure; `ignored` are keys of it that nobody here knows.
     """
 
     groups: Sequence[tuple[str, Sequence[Asked]]]
@@ -54,14 +71,21 @@ class Ask:
     model: str | None = None
     measured: bool = False
     wish: Wish = NO_WISH
+    ignored: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """One API that this service speaks."""
+    """One API that this service speaks; its requests have the keys of `request`."""
 
+    name: Spoken
     parse: Callable[[bytes, Settings], Ask]
     refuse: Refuse
+    request: type[Struct]
+
+    def unknown(self, keys: Collection[str]) -> int:
+        """Return how many of a request's keys nobody here knows."""
+        return len(set(keys) - set(self.request.__struct_fields__) - _ANYBODYS)
 
 
 def one_query(query: str, documents: Sequence[str | Document], limits: Settings, name: str) -> list[Asked]:
@@ -134,9 +158,3 @@ def finite_logits(scored: Scored) -> NDArray[np.float32]:
 def as_object(document: str | Document) -> Document:
     """Return a document as an object, as clients expect of one that comes back."""
     return Document(text=document) if isinstance(document, str) else document
-
-
-def said(reason: Reason, loc: tuple[str | int, ...]) -> str:
-    """Return a reason's message, and where in the request the fault is; both are our words."""
-    place = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in loc)
-    return f"{reason.message} (at {place.lstrip('.')})" if place else reason.message

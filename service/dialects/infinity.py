@@ -11,8 +11,8 @@ import msgspec
 from msgspec import Struct
 
 from service.api.schema import decode
-from service.dialects.dialect import Ask, AtLeastOne, Dialect, Refusal, Scored, ask_one, best_first, said
-from service.errors import Reason
+from service.dialects.dialect import Ask, AtLeastOne, Dialect, Refusal, Scored, ask_one, best_first
+from service.errors import Reason, said
 from service.settings import Settings
 
 
@@ -41,12 +41,12 @@ def _answer(request: Request, scored: Scored) -> bytes:
         results.append({"relevance_score": score, "index": index})
         if request.return_documents:
             results[-1]["document"] = request.documents[index]
-    tokens = scored.ranking.tokens
+    tokens = scored.ranking.used_tokens
     answer = {
         "object": "rerank",
         "results": results,
         "model": scored.model,
-        "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+        "usage": {"prompt_tokens": tokens, "total_tokens": tokens, "completion_tokens": 0},
         "id": scored.id,
         "created": scored.created_s,
     }
@@ -62,4 +62,4 @@ def refuse(reason: Reason, loc: tuple[str | int, ...], request_id: str) -> Refus
     return reason.status, msgspec.json.encode({"error": error})
 
 
-INFINITY: Final = Dialect(parse, refuse)
+INFINITY: Final = Dialect("infinity", parse, refuse, Request)

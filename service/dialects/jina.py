@@ -20,9 +20,8 @@ from service.dialects.dialect import (
     as_object,
     ask_one,
     best_first,
-    said,
 )
-from service.errors import Reason
+from service.errors import Reason, said
 from service.settings import Settings
 
 
@@ -50,8 +49,8 @@ def _answer(request: Request, scored: Scored) -> bytes:
         results.append({"index": index, "relevance_score": score})
         if request.return_documents is not False:
             results[-1]["document"] = as_object(request.documents[index])
-    tokens = scored.ranking.tokens
-    usage = {"total_tokens": tokens, "prompt_tokens": tokens}
+    tokens = scored.ranking.used_tokens
+    usage = {"total_tokens": tokens, "prompt_tokens": tokens, "completion_tokens": 0}
     answer = {"id": scored.id, "model": scored.model, "object": "list", "usage": usage, "results": results}
     return msgspec.json.encode(answer)
 
@@ -61,4 +60,4 @@ def refuse(reason: Reason, loc: tuple[str | int, ...], request_id: str) -> Refus
     return reason.status, msgspec.json.encode({"detail": said(reason, loc)})
 
 
-JINA: Final = Dialect(parse, refuse)
+JINA: Final = Dialect("jina", parse, refuse, Request)

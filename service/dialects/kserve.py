@@ -15,8 +15,8 @@ from msgspec import Meta, Struct
 
 from bundle import Manifest
 from service.api.schema import decode
-from service.dialects.dialect import Ask, Refusal, Scored, in_order, paired, said
-from service.errors import Reason, Refused
+from service.dialects.dialect import Ask, Refusal, Scored, in_order, paired
+from service.errors import Reason, Refused, said
 from service.settings import Settings
 from service.telemetry.tally import Sum, Tally
 
@@ -35,7 +35,7 @@ class Tensor(Struct):
     shape: Annotated[list[Annotated[int, Meta(ge=0, le=2**31)]], Meta(min_length=1, max_length=2)]
     datatype: str
     data: list[str | list[str]] | None = None
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, Any] | None = None
 
 
 class Wanted(Struct):
@@ -86,7 +86,7 @@ def parse_infer(body: bytes, limits: Settings, *, json_bytes: int | None = None)
 
 def _texts(tensor: Tensor, rest: bytes, index: int) -> tuple[list[str], bytes]:
     """Return a tensor's texts, and the bytes that belong to the next ones."""
-    size = tensor.parameters.get("binary_data_size")
+    size = (tensor.parameters or {}).get("binary_data_size")
     if size is None:
         if tensor.data is None:
             raise Refused(Reason.INVALID_FIELD, ("inputs", index, "data"))

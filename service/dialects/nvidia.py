@@ -10,8 +10,8 @@ import msgspec
 from msgspec import Struct
 
 from service.api.schema import Document, decode
-from service.dialects.dialect import Ask, Dialect, Refusal, Scored, ask_one, best_first, said
-from service.errors import Reason
+from service.dialects.dialect import Ask, Dialect, Refusal, Scored, ask_one, best_first
+from service.errors import Reason, said
 from service.settings import Settings
 
 
@@ -38,7 +38,7 @@ def parse(body: bytes, limits: Settings) -> Ask:
 
 
 def _answer(scored: Scored) -> bytes:
-    tokens = scored.ranking.tokens
+    tokens = scored.ranking.used_tokens
     answer = {
         "rankings": [{"index": index, "logit": logit} for index, logit in best_first(scored, None, raw=True)],
         "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
@@ -55,4 +55,4 @@ def refuse(reason: Reason, loc: tuple[str | int, ...], request_id: str) -> Refus
     )
 
 
-RANKING: Final = Dialect(parse, refuse)
+RANKING: Final = Dialect("nvidia", parse, refuse, Request)

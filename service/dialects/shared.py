@@ -1,107 +1,153 @@
-"""PURE. Tells apart what arrives at a path that several APIs share, by the keys of the request alone.
+"""PURE. Reads what arrives at paths that several APIs share: at /v1/rerank whoever it is from, elsewhere by its keys.
 
 Knows which keys belong to whom; does not know headers, and so no user agents.
-Invariant: a request in our own form never gets here, and what is not told apart is answered in our own form.
+Invariant: at /v1/rerank no key decides in whose shape the answer comes: it is ours, and has what all of them read.
 """
 
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
-from typing import Final
+from typing import Any, Final, Generic, TypeVar
 
 import msgspec
-from msgspec import Raw, Struct
+import numpy as np
+from msgspec import Struct
 
 from service.api.answer import encode_answer
-from service.api.schema import ErrorAnswer, Query, decode
-from service.dialects import cohere, infinity, tei, voyage
-from service.dialects.dialect import Ask, AtLeastOne, Dialect, Refusal, Scored, one_query
+from service.api.mend import keys_of
+from service.api.schema import (
+    Document,
+    Query,
+    check_query,
+    count_clipped,
+    decode,
+    error_body,
+    only_list,
+    parse_request,
+    to_products,
+)
+from service.dialects import cohere, infinity, tei
+from service.dialects.dialect import MEANINGLESS, Ask, AtLeastOne, Dialect, Refusal, Scored, finite_logits
 from service.errors import Reason, Refused
+from service.scoring.budget import OnFailure, Priority, Wish, to_priority
+from service.scoring.call import Ranking
+from service.scoring.ranking import Places
 from service.settings import Settings
 
-VOYAGE_KEYS: Final = {"top_k", "truncation"}
-INFINITY_KEYS: Final = {"raw_scores"}
-IGNORED: Final = Raw(b"null")
-_KEYS: Final = msgspec.json.Decoder(dict[str, Raw])
+NAMED_KEYS: Final = 16
+KEY_CHARS: Final = 64
+"""So many keys that nobody knows are named to whoever sent them, and so much of each."""
 
 
-class Request(Struct, forbid_unknown_fields=True):
-    """Our own request in the words of Cohere (version 1), Jina and vLLM; all but the first six are ignored."""
+Item = TypeVar("Item")
+
+
+class Request(Struct, Generic[Item]):
+    """Our own request, with those keys of Cohere (version 1), Jina, vLLM, Voyage and infinity that mean something here."""
 
     query: str
-    documents: list[str | cohere.Map]
+    documents: list[Item] | None = None
+    texts: list[Item] | None = None
+    products: list[Item] | None = None
     top_n: AtLeastOne | None = None
+    top_k: AtLeastOne | None = None
     return_documents: bool | None = None
+    raw_scores: bool | None = None
     model: str | None = None
     rank_fields: cohere.RankFields | None = None
-    max_chunks_per_doc: Raw = IGNORED
-    max_tokens_per_doc: Raw = IGNORED
-    max_tokens_per_query: Raw = IGNORED
-    priority: Raw = IGNORED
-    request_id: Raw = IGNORED
-    truncate_prompt_tokens: Raw = IGNORED
-    truncation_side: Raw = IGNORED
-    user: Raw = IGNORED
+    budget_ms: float | None = None
+    priority: Priority | int | None = None
+    on_failure: OnFailure | None = None
+
+    @property
+    def wish(self) -> Wish:
+        """What it asks for beside its ranking."""
+        return Wish(self.budget_ms, to_priority(self.priority), self.on_failure)
 
 
-_REQUEST: Final = msgspec.json.Decoder(Request)
+KNOWN: Final = frozenset(Request.__struct_fields__) | MEANINGLESS
+_PLAIN: Final = msgspec.json.Decoder(Request[str | Document])
+_CHOOSING: Final = msgspec.json.Decoder(Request[str | cohere.Map])
 
 
-def parse(body: bytes, limits: Settings) -> Ask:
-    """Read a request that has documented keys of other APIs beside our own."""
-    request = decode(_REQUEST, body)
-    documents = cohere.chosen_fields(request.documents, request.rank_fields)
-    products = one_query(request.query, documents, limits, "documents")
-    query = Query(
+def read_query(body: bytes, limits: Settings) -> Query:
+    """Read a request in our own form, or in that of others."""
+    try:
+        return parse_request(body, limits)
+    except Refused:
+        return read_leniently(body, limits)
+
+
+def read_leniently(body: bytes, limits: Settings) -> Query:
+    """Read a request that may have keys of others, and keys that nobody knows."""
+    keys = keys_of(body)
+    if "rank_fields" in keys:
+        choosing = decode(_CHOOSING, body)
+        name, maps = only_list(choosing)
+        return _query(choosing, name, cohere.chosen_fields(maps, choosing.rank_fields, name), keys, limits)
+    plain = decode(_PLAIN, body)
+    return _query(plain, *only_list(plain), keys, limits)
+
+
+def _query(
+    request: Request[Any], name: str, documents: Sequence[str | Document], keys: list[str], limits: Settings
+) -> Query:
+    unknown = [key[:KEY_CHARS] for key in keys if key not in KNOWN]
+    if unknown and limits.unknown_keys == "refuse":
+        raise Refused(Reason.UNKNOWN_FIELD, (unknown[0],))
+    check_query(request.query, limits, "query")
+    products = to_products(documents, limits, name)
+    top = request.top_k if request.top_n is None else request.top_n
+    return Query(
         text=request.query,
         documents=documents,
         products=products,
-        top_n=len(documents) if request.top_n is None else request.top_n,
+        top_n=len(documents) if top is None else top,
         return_documents=bool(request.return_documents),
         model=request.model,
+        wish=request.wish,
+        clipped=count_clipped(products),
+        raw_scores=bool(request.raw_scores),
+        ignored=unknown[:NAMED_KEYS],
     )
-    return own(query)
 
 
 def own(query: Query) -> Ask:
     """Return a query in our own form as a request to score."""
-    return Ask([(query.text, query.products)], partial(_answer, query), query.model, wish=query.wish)
+    return Ask(
+        [(query.text, query.products)],
+        partial(_answer, query),
+        query.model,
+        wish=query.wish,
+        ignored=query.ignored,
+    )
 
 
 def _answer(query: Query, scored: Scored) -> bytes:
-    return encode_answer(scored.id, scored.model, scored.bundle, query, scored.ranking, scored.times_s)
+    ranking = _by_logits(scored) if query.raw_scores else scored.ranking
+    return encode_answer(scored.id, scored.model, scored.bundle, query, ranking, scored.times_s)
+
+
+def _by_logits(scored: Scored) -> Ranking:
+    """Return a ranking whose scores are logits; Refused where one is missing."""
+    logits = finite_logits(scored)
+    labels = {place.index: place.label for place in scored.ranking.places}
+    order = np.argsort(-logits, kind="stable").tolist()
+    places = Places(order, logits[order].tolist(), [labels[index] for index in order])
+    return replace(scored.ranking, places=places)
 
 
 def refuse(reason: Reason, loc: tuple[str | int, ...], request_id: str) -> Refusal:
     """Write an error in our own form."""
-    answer = ErrorAnswer(error=reason.code, message=reason.message, loc=list(loc), id=request_id)
-    return reason.status, msgspec.json.encode(answer)
-
-
-SHARED: Final = Dialect(parse, refuse)
-
-
-def at_v1_rerank(body: bytes) -> Dialect:
-    """Say in which dialect a request to /v1/rerank is that our own parser has refused, or may not read."""
-    keys = _keys(body)
-    if keys & VOYAGE_KEYS:
-        return voyage.VOYAGE
-    return infinity.INFINITY if keys & INFINITY_KEYS else SHARED
+    return reason.status, error_body(reason, loc, request_id)
 
 
 def at_rerank(body: bytes) -> Dialect:
     """Say in which dialect a request to /rerank is: `texts` are TEI's, `documents` infinity's."""
-    keys = _keys(body)
+    keys = keys_of(body)
     return infinity.INFINITY if "documents" in keys and "texts" not in keys else tei.RERANK
 
 
 def at_root(body: bytes) -> Dialect:
     """Say what a request to a Hugging Face endpoint wants: `inputs` are classified, all else is ranked."""
-    return tei.PREDICT if "inputs" in _keys(body) else tei.RERANK
-
-
-def _keys(body: bytes) -> set[str]:
-    """Return the keys of a body; none of one that is no JSON object, which whoever parses it refuses."""
-    try:
-        keys: dict[str, Raw] = decode(_KEYS, body)
-    except Refused:
-        return set()
-    return set(keys)
+    return tei.PREDICT if "inputs" in keys_of(body) else tei.RERANK

@@ -24,9 +24,8 @@ from service.dialects.dialect import (
     decimal,
     finite_logits,
     paired,
-    said,
 )
-from service.errors import Reason, Refused
+from service.errors import Reason, Refused, said
 from service.settings import Settings
 
 _TYPES: Final = {
@@ -115,5 +114,5 @@ def refuse(reason: Reason, loc: tuple[str | int, ...], request_id: str) -> Refus
     return status, msgspec.json.encode({"error": said(reason, loc), "error_type": kind})
 
 
-RERANK: Final = Dialect(parse_rerank, refuse)
-PREDICT: Final = Dialect(parse_predict, refuse)
+RERANK: Final = Dialect("tei", parse_rerank, refuse, RerankRequest)
+PREDICT: Final = Dialect("tei", parse_predict, refuse, PredictRequest)

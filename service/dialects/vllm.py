@@ -13,8 +13,8 @@ from msgspec import Struct
 
 from service.api.schema import decode
 from service.dialects import jina
-from service.dialects.dialect import Ask, Dialect, Refusal, Scored, in_order, paired, said
-from service.errors import Reason, Refused
+from service.dialects.dialect import Ask, Dialect, Refusal, Scored, in_order, paired
+from service.errors import Reason, Refused, said
 from service.settings import Settings
 
 SPELLINGS: Final = (
@@ -63,7 +63,7 @@ def _listed(texts: Texts) -> list[str]:
 
 def _answer(scored: Scored, *, raw: bool) -> bytes:
     scores = in_order(scored, raw=raw)
-    tokens = scored.ranking.tokens
+    tokens = scored.ranking.used_tokens
     answer = {
         "id": f"score-{scored.id}",
         "object": "list",
@@ -83,5 +83,5 @@ def refuse(reason: Reason, loc: tuple[str | int, ...], request_id: str) -> Refus
     return status, msgspec.json.encode({"error": error})
 
 
-SCORE: Final = Dialect(parse, refuse)
-RERANK: Final = Dialect(jina.parse, refuse)
+SCORE: Final = Dialect("vllm", parse, refuse, Request)
+RERANK: Final = Dialect("vllm", jina.parse, refuse, jina.Request)

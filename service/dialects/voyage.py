@@ -11,8 +11,8 @@ import msgspec
 from msgspec import Struct
 
 from service.api.schema import decode
-from service.dialects.dialect import Ask, AtLeastOne, Dialect, Refusal, Scored, ask_one, best_first, said
-from service.errors import Reason
+from service.dialects.dialect import Ask, AtLeastOne, Dialect, Refusal, Scored, ask_one, best_first
+from service.errors import Reason, said
 from service.settings import Settings
 
 
@@ -40,7 +40,7 @@ def _answer(request: Request, scored: Scored) -> bytes:
         data.append({"index": index, "relevance_score": score})
         if request.return_documents:
             data[-1]["document"] = request.documents[index]
-    usage = {"total_tokens": scored.ranking.tokens}
+    usage = {"total_tokens": scored.ranking.used_tokens}
     return msgspec.json.encode({"object": "list", "data": data, "model": scored.model, "usage": usage})
 
 
@@ -50,4 +50,4 @@ def refuse(reason: Reason, loc: tuple[str | int, ...], request_id: str) -> Refus
     return status, msgspec.json.encode({"detail": said(reason, loc)})
 
 
-VOYAGE: Final = Dialect(parse, refuse)
+VOYAGE: Final = Dialect("voyage", parse, refuse, Request)

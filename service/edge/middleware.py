@@ -13,12 +13,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-import msgspec
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.api.schema import ErrorAnswer
+from service.api.schema import error_body
 from service.errors import Reason
 from service.telemetry.logs import event
 from service.telemetry.metrics import OTHER, ROUTES, Metrics
@@ -73,8 +72,7 @@ def error_response(
     headers: Mapping[str, str] | None = None,
 ) -> JsonResponse:
     """Return the answer to a refused request."""
-    body = ErrorAnswer(error=reason.code, message=reason.message, loc=list(loc), id=request_id)
-    return JsonResponse(msgspec.json.encode(body), status_code=reason.status, headers=headers)
+    return JsonResponse(error_body(reason, loc, request_id), status_code=reason.status, headers=headers)
 
 
 def as_routed(scope: Scope) -> Scope:

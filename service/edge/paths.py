@@ -7,7 +7,7 @@ Invariant: a refused request is answered in the error shape of the API that it w
 from collections.abc import Callable
 from typing import Final
 
-from service.dialects import cohere, jina, kserve, nvidia, shared, tei, vllm, voyage
+from service.dialects import cohere, jina, kserve, nvidia, openai, shared, tei, vllm, voyage
 from service.dialects.dialect import Dialect, Refuse
 
 Tell = Callable[[bytes], Dialect]
@@ -39,9 +39,20 @@ FOREIGN: Final[dict[str, tuple[Tell, Refuse]]] = {
 KSERVE: Final = "/v2"
 """Every path of the Open Inference Protocol begins so, and no other path but Cohere's does."""
 
+# Whose every path is that begins so, be there anything or not.
+BELOW: Final[dict[str, Refuse]] = {
+    KSERVE: kserve.refuse,
+    "/cohere": cohere.refuse,
+    "/jina": jina.refuse,
+    "/v1/models": openai.refuse,
+    "/vllm": vllm.refuse,
+    "/voyage": voyage.refuse,
+}
+
 
 def refuse_at(path: str, method: str) -> Refuse:
     """Return how a request is refused as long as nothing but its path tells whose it is."""
     if path in FOREIGN and not (path == "/" and method != "POST"):
         return FOREIGN[path][1]
-    return kserve.refuse if path == KSERVE or path.startswith(KSERVE + "/") else shared.refuse
+    told = (refuse for base, refuse in BELOW.items() if path == base or path.startswith(base + "/"))
+    return next(told, shared.refuse)

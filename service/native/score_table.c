@@ -13,7 +13,7 @@ typedef struct {
   uint64_t *keys; /* [sets][WAYS][WORDS] */
   double *ends_s;
   int64_t *used;
-  float *logits; /* [sets][WAYS], as the two before */
+  double *logits; /* [sets][WAYS], as the two before */
   int64_t uses, entries, evictions;
 } Table;
 
@@ -22,7 +22,7 @@ static int is_same(const Table *t, uint64_t place, const uint64_t *key) {
 }
 
 /* The logits of n keys, NaN where there is none. */
-void shelfrank_table_find(Table *t, int64_t n, const uint64_t *keys, double now_s, float *found) {
+void shelfrank_table_find(Table *t, int64_t n, const uint64_t *keys, double now_s, double *found) {
   for (int64_t i = 0; i < n; i++) {
     const uint64_t *key = keys + WORDS * i, first = key[0] % t->sets * WAYS;
     found[i] = NAN;
@@ -54,7 +54,7 @@ static uint64_t choose(Table *t, const uint64_t *key, double now_s) {
 }
 
 /* Keep n logits under their keys until a time; those that are not finite are not kept. */
-void shelfrank_table_store(Table *t, int64_t n, const uint64_t *keys, const float *logits, double now_s, double end_s) {
+void shelfrank_table_store(Table *t, int64_t n, const uint64_t *keys, const double *logits, double now_s, double end_s) {
   for (int64_t i = 0; i < n; i++) {
     if (!isfinite(logits[i])) continue;
     const uint64_t *key = keys + WORDS * i, place = choose(t, key, now_s);

@@ -48,15 +48,15 @@ class NativeScoreTable(ScoreTable):
         self._table = _Table(self._sets, keys, ends_s, used, address_of(self._logits))
 
     def find(self, keys: Sequence[bytes], now_s: float) -> Logits:
-        """Return the logits of keys, float32 [n], NaN where there is none; what is found counts as used."""
+        """Return the logits of keys, float64 [n], NaN where there is none; what is found counts as used."""
         if not (self._sets and keys):
             return super().find(keys, now_s)
-        found = np.empty(len(keys), np.float32)
+        found = np.empty(len(keys), np.float64)
         self._library.shelfrank_table_find(self._table, len(keys), b"".join(keys), now_s, address_of(found))
         return found
 
     def store(self, keys: Sequence[bytes], logits: Logits, now_s: float) -> None:
-        """Keep logits, float32 [n], under their keys from now on; those that are not finite are not kept."""
+        """Keep logits, float64 [n], under their keys from now on; those that are not finite are not kept."""
         if not (self._sets and keys):
             return
         end_s = now_s + self._ttl_s

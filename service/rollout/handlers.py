@@ -149,7 +149,7 @@ class RolloutApi:
             try:
                 return await handler(request)
             except LoadFailed as failed:
-                answer = ErrorAnswer(failed.code, str(failed), ["bundle"], trace_of(request).id)
+                answer = ErrorAnswer(failed.code, str(failed), str(failed), ["bundle"], trace_of(request).id)
                 return JsonResponse(msgspec.json.encode(answer), status_code=failed.status)
 
         return locked

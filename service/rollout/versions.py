@@ -53,16 +53,22 @@ class Versions:
     A canary answers a share of those that name none, a shadow nobody.
     """
 
-    def __init__(self, stable: Version, others: Sequence[Version] = ()) -> None:
+    def __init__(
+        self, stable: Version, others: Sequence[Version] = (), aliases: Mapping[str, str] | None = None
+    ) -> None:
+        """Serve these models; `aliases` are more names, each for that of a model."""
         self.stable = stable
+        self._aliases = aliases or {}
         self.newcomers: Mapping[NewcomerRole, Newcomer] = {}
         self._others = tuple(others)
         self._metrics: Metrics | None = None
         self._note()
 
     def named(self, name: str | None) -> Version | None:
-        """Return the model of a name, or of name@version, or the stable one for None."""
-        return self.stable if name is None else self._named.get(name)
+        """Return the model of a name, of name@version or of an alias, or the stable one for None."""
+        if name is None:
+            return self.stable
+        return self._named.get(name) or self._named.get(self._aliases.get(name, ""))
 
     def chosen(self, name: str | None, query: str) -> Version | None:
         """Return the model for a request: of those that name none the canary has its share, always the same queries."""

@@ -41,7 +41,8 @@ class Ranking:
     `logits` are in the order of the request, float32 [n], and not finite where a product has no score; `causes` say
     why it has none. `uses` say for each query and its products how much of their texts was read, if that was asked for.
     `admitted` counts the products that were let in, `rows` those that were tokenized, `cached` those whose logit was
-    known; tokens are those of the rows.
+    known; tokens are those of the rows. `lengths` and `cut` say of each row its tokens and whether text was cut off;
+    rows are those of the first products. `cached_tokens` and `cached_cut` are of the pairs that were known.
     """
 
     places: Places = NO_PLACES
@@ -55,11 +56,20 @@ class Ranking:
     truncated: int = 0
     unknown_tokens: int | None = 0
     cached: int = 0
+    cached_tokens: int = 0
+    cached_cut: int = 0
+    lengths: Sequence[int] = ()
+    cut: bytes = b""
     tokenize_s: float = 0.0
     queue_s: float = 0.0
     infer_s: float = 0.0
     measure_s: float = 0.0
     uses: Uses = ()
+
+    @property
+    def used_tokens(self) -> int:
+        """Tokens of all pairs that have a score, whenever they were read."""
+        return self.tokens + self.cached_tokens
 
 
 class Call:
@@ -191,6 +201,8 @@ class Call:
             tokens=tokens,
             padding_tokens=0 if model.is_native else sum(model.lengths_of(rows.lengths)) - tokens,
             truncated=sum(rows.truncated),
+            lengths=rows.lengths,
+            cut=rows.truncated,
             unknown_tokens=model.encoder.count_unknown(rows),
             tokenize_s=times.tokenize_s,
             queue_s=times.queue_s,

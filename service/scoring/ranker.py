@@ -12,6 +12,7 @@ import numpy as np
 
 from bundle import Product
 from service.api.schema import Asked, Reference, text_chars
+from service.cache.known import uses, with_use
 from service.cache.lookup import SharedStore, cached_logits
 from service.cache.memory import ScoreCache
 from service.cache.pair_keys import pair_keys, product_digest
@@ -85,7 +86,11 @@ class Ranker:
             of = [places[index] for index in chosen]
             part = await self._compute(model, groups, known, of, terms)
             parts.append((of, part))
-            logits = part.logits.tolist()
+            rows = len(part.lengths)
+            logits = [
+                *with_use(part.logits[:rows], part.lengths, part.cut).tolist(),
+                *part.logits[rows:].tolist(),
+            ]
             if part.unscored is ALL_SCORED:
                 return dict(zip(chosen, logits, strict=True))
             computed = np.flatnonzero(part.causes == Cause.SCORED).tolist()
@@ -238,6 +243,10 @@ def _merged(
     causes[list(cached)] = Cause.SCORED
     ranked, unscored = model.rank(logits, causes)
     rankings = [part for _, part in parts]
+    computed = {
+        place for places, part in parts for place in np.array(places)[part.causes == Cause.SCORED].tolist()
+    }
+    cached_tokens, cached_cut = uses([logit for place, logit in cached.items() if place not in computed])
     return Ranking(
         places=ranked,
         logits=logits,
@@ -254,7 +263,9 @@ def _merged(
         infer_s=sum(part.infer_s for part in rankings),
         measure_s=sum(part.measure_s for part in rankings),
         uses=tuple(use for part in rankings for use in part.uses),
-        cached=len(cached) - sum(int((part.causes == Cause.SCORED).sum()) for part in rankings),
+        cached=len(cached) - len(computed & cached.keys()),
+        cached_tokens=cached_tokens,
+        cached_cut=cached_cut,
     )
 
 

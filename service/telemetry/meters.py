@@ -6,7 +6,7 @@ Invariant: no label takes a value from a request; what is counted exists from th
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import product
-from typing import Final
+from typing import Final, Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -24,6 +24,9 @@ ROLES: Final = ("stable", *NEWCOMERS, "named")
 """The last is that of models which only those requests get that name them."""
 
 RELOADS: Final = ("done", "failed")
+
+Spoken = Literal["own", "cohere", "jina", "voyage", "infinity", "tei", "vllm", "nvidia"]
+"""Dialects whose requests are JSON with keys of their own."""
 
 SLACK_SECONDS: Final = (
     -1, -0.25, -0.1, -0.05, -0.02, -0.01, -0.005, -0.002, -0.001, 0,

@@ -5,7 +5,7 @@ Invariant: no label takes a value from a request, so the number of series is fix
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Final
+from typing import Final, get_args
 
 from prometheus_client import (
     CollectorRegistry,
@@ -23,7 +23,15 @@ from prometheus_client.registry import Collector
 from service.errors import Reason
 from service.telemetry import logs
 from service.telemetry.cache_meter import CacheMeter
-from service.telemetry.meters import STAGES, UNSCORED, BudgetMeter, CatalogueMeter, RolloutMeter, split
+from service.telemetry.meters import (
+    STAGES,
+    UNSCORED,
+    BudgetMeter,
+    CatalogueMeter,
+    RolloutMeter,
+    Spoken,
+    split,
+)
 from service.telemetry.served import ServedModels
 
 ROUTES: Final = (
@@ -71,6 +79,13 @@ class Metrics:
         self.rejected = Counter(
             "shelfrank_rejected", "Requests refused, by error code.", ["reason"], registry=registry
         )
+        ignored = Counter(
+            "shelfrank_ignored_keys",
+            "Keys of requests that nobody here knows, and that were ignored, by dialect.",
+            ["dialect"],
+            registry=registry,
+        )
+        self.ignored_by = split(ignored, get_args(Spoken))
         self.stage_seconds = Histogram(
             "shelfrank_stage_seconds",
             "Time that a ranked request spent in a stage.",

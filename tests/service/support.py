@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from bundle import read_bundle
 from bundle.manifest import TensorSpec
 from service.edge.http import build_app
-from service.errors import Reason
+from service.errors import Reason, said
 from service.rollout.versions import Version, Versions
 from service.scoring.admission import Admission
 from service.scoring.budget import ANYBODY, Terms
@@ -139,8 +139,9 @@ def is_documented_error(answer: Answer) -> bool:
     told = answer.json
     reason = CODES[told["error"]]
     return (
-        set(told) == {"error", "message", "loc", "id"}
+        set(told) == {"error", "message", "detail", "loc", "id"}
         and (reason.status, reason.message) == (answer.status, told["message"])
+        and told["detail"] == said(reason, tuple(told["loc"]))
         and answer.headers["x-request-id"] == told["id"]
         and len(answer.body) <= 512
     )

@@ -160,21 +160,27 @@ def test_fewer_documents_are_taken_than_for_a_ranking(served: Served) -> None:
 @pytest.mark.parametrize(
     ("body", "code"),
     [
-        ({"query": "mug", "documents": ["mug"], "top_k": 1}, "unknown_field"),
-        ({"query": "mug", "documents": ["mug"], "hunter2": 1}, "unknown_field"),
-        ({"query": "mug", "documents": ["mug"], "model": "hunter2"}, "model_not_found"),
+        ({"query": "mug", "documents": ["mug"], "top_n": "hunter2"}, "invalid_field"),
         ({"query": " ", "documents": ["hunter2"]}, "blank_query"),
         ({"query": "hunter2"}, "missing_documents"),
         (b'{"query": "hunter2', "malformed_json"),
     ],
 )
-def test_only_our_own_form_is_taken(served: Served, body: object, code: str) -> None:
-    """What other APIs and mistakes add is refused with the documented codes, without an echo."""
+def test_mistakes_are_refused(served: Served, body: object, code: str) -> None:
+    """What cannot be ranked is refused with the documented codes, without an echo."""
     answer = _explain(served, body)
 
     assert code == answer.json["error"]
     assert is_documented_error(answer)
     assert b"hunter2" not in answer.body
+
+
+def test_what_others_and_mistakes_add_is_ignored_and_named(served: Served) -> None:
+    """Keys and models of other APIs are taken as in a ranking, and a key that nobody knows is named."""
+    body = {"query": "mug", "documents": ["mug", 5], "top_k": 1, "model": "x", "budgetms": 1}
+    told = _explain(served, body).json
+
+    assert (["budgetms"], "tiny@1.0.0", 1) == (told["ignored"], told["model"], len(told["order"]))
 
 
 def test_what_was_not_scored_has_no_logit(tiny_bundle: Path) -> None:

@@ -86,7 +86,7 @@ def test_malformed_json_is_refused(body: bytes) -> None:
 INVALID = {
     "no object": (b"[]", ()),
     "null": (b"null", ()),
-    "no query": (b'{"documents":[]}', ()),
+    "no query": (b'{"documents":[]}', ("query",)),
     "query is null": (_body(query=None), ("query",)),
     "query is a number": (_body(query=1), ("query",)),
     "query out of range": (b'{"query":1e999,"documents":[]}', ("query",)),
@@ -137,16 +137,39 @@ def test_an_unknown_field_is_refused_without_its_name(name: str) -> None:
         ({"documents": ["a", {}]}, Reason.EMPTY_DOCUMENT, ("documents", 1)),
         ({"documents": [{"id": "x", "price": 1}]}, Reason.EMPTY_DOCUMENT, ("documents", 0)),
         ({"documents": [{"title": None}]}, Reason.EMPTY_DOCUMENT, ("documents", 0)),
-        ({"documents": ["x" * 51]}, Reason.TEXT_TOO_LONG, ("documents", 0)),
-        ({"documents": ["a", {"brand": "x" * 51}]}, Reason.TEXT_TOO_LONG, ("documents", 1, "brand")),
-        ({"documents": [{"bullets": ["x" * 25] * 2}]}, Reason.TEXT_TOO_LONG, ("documents", 0, "bullets")),
     ],
 )
 def test_what_cannot_be_ranked_is_refused(
     fields: dict[str, object], reason: Reason, loc: tuple[object, ...]
 ) -> None:
-    """A blank query, no or too many documents, and texts that are missing or too long have their own codes."""
+    """A blank query, a query too long, no or too many documents, and missing texts have their own codes."""
     assert (reason, loc) == _refusal(_body(**fields))
+
+
+def test_a_text_past_the_limit_is_clipped_and_counted() -> None:
+    """The model reads the first part of a text only, so a long one costs no list: what is kept is as long as the limit."""
+    long = "x" * 51
+    documents = [
+        long,
+        "x" * 50,
+        {"title": "a", "brand": long},
+        {"bullets": ["x" * 25] * 2},
+        {"id": 1, "text": long},
+    ]
+    query = parse_request(_body(documents=documents), SETTINGS)
+    referring = parse_request(_body(documents=documents), SETTINGS.model_copy(update={"catalogue": "x"}))
+
+    assert ["x" * 50, "x" * 50, "", "", "x" * 50] == [product.text for product in query.products]
+    assert ("x" * 50, "x" * 25 + "\n" + "x" * 24) == (query.products[2].brand, query.products[3].bullets)
+    assert (4, 4) == (query.clipped, referring.clipped)
+
+
+def test_a_document_without_a_text_is_an_empty_one_beside_others() -> None:
+    """An id without a catalogue says nothing of the product, which does not cost the others their answer."""
+    query = parse_request(_body(documents=["a", {"id": 7}]), SETTINGS)
+
+    assert [Product(text="a"), Product()] == query.products
+    assert (Reason.EMPTY_DOCUMENT, ("documents", 0)) == _refusal(_body(documents=[{"id": 7}, {"id": 8}]))
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ def table(places: int, ttl_s: float = TTL_S) -> ScoreTable:
 
 def store(held: ScoreTable, logits: dict[bytes, float], now_s: float) -> None:
     """Store logits by key."""
-    held.store(list(logits), np.array(list(logits.values()), np.float32), now_s)
+    held.store(list(logits), np.array(list(logits.values()), np.float64), now_s)
 
 
 def find(held: ScoreTable, keys: list[bytes], now_s: float) -> list[float | None]:
@@ -96,7 +96,7 @@ class AgainstAnOracle(RuleBasedStateMachine):
         for number, logit in pairs:
             if math.isfinite(logit):
                 self.oracle(number).store(key(number), logit, self.now_s)
-        given = np.array([logit for _, logit in pairs], np.float32)
+        given = np.array([logit for _, logit in pairs], np.float64)
         self.table.store([key(number) for number, _ in pairs], given, self.now_s)
 
     @rule(seconds=st.sampled_from([0.0, 0.5, TTL_S / 2, TTL_S]))
@@ -123,7 +123,7 @@ TestAgainstAnOracle = AgainstAnOracle.TestCase
 
 def test_a_logit_comes_back_bit_for_bit() -> None:
     """A float32 logit is the same after it was stored."""
-    given = np.array([0.1, -7.25, 1e-40], np.float32)
+    given = np.array([0.1, -7.25, 1e-40], np.float64)
     held = table(WAYS)
     held.store([key(1), key(2), key(3)], given, 0.0)
 
@@ -154,7 +154,7 @@ def test_memory_stays_within_its_bound(max_bytes: int) -> None:
     rng = np.random.default_rng(0)
     places = max_bytes // PLACE_BYTES
     keys = [rng.bytes(KEY_BYTES) for _ in range(3 * places)]
-    ones = np.ones(100, np.float32)
+    ones = np.ones(100, np.float64)
     gc.collect()
     tracemalloc.start()
     try:

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.dialects.dialect import best_first, decimal, finite_logits, in_order, paired, said
-from service.errors import Reason, Refused
+from service.dialects.dialect import best_first, decimal, finite_logits, in_order, paired
+from service.errors import Reason, Refused, said
 from service.scoring.ranking import LEAST
 from tests.service.dialects.support import LIMITS, scored
 
@@ -58,7 +58,6 @@ def test_adjacent_equal_queries_share_a_group() -> None:
         (["q"], ["a"] * 6, Reason.TOO_MANY_DOCUMENTS, ("second",)),
         (["q", " "], ["a"], Reason.BLANK_QUERY, ("first", 1)),
         (["q" * 21], ["a"], Reason.TEXT_TOO_LONG, ("first", 0)),
-        (["q"], ["a", "x" * 51], Reason.TEXT_TOO_LONG, ("second", 1)),
     ],
 )
 def test_what_does_not_pair_is_refused(

@@ -14,7 +14,7 @@ def test_infinity_answers_as_it_does() -> None:
     assert ["object", "results", "model", "usage", "id", "created"] == list(answer)
     assert [(1, TEXTS[1])] == [(result["index"], result["document"]) for result in answer["results"]]
     assert ("rerank", 1_700_000_000) == (answer["object"], answer["created"])
-    assert {"prompt_tokens": 22, "total_tokens": 22} == answer["usage"]
+    assert {"prompt_tokens": 22, "total_tokens": 22, "completion_tokens": 0} == answer["usage"]
 
 
 def test_raw_scores_are_logits() -> None:

@@ -17,10 +17,10 @@ def test_documents_come_back_unless_declined(asked_for: bool | None, returned: b
 
 
 def test_the_answer_counts_tokens() -> None:
-    """`usage` has both of Jina's names, and `model` tells which one ranked."""
+    """`usage` has Jina's names and the one that OpenAI's family reads beside them, and `model` tells which one ranked."""
     answer = told(asked(JINA, documents=["a", {"title": "b"}, {"text": "c", "image": "d"}]))
 
-    assert {"total_tokens": 22, "prompt_tokens": 22} == answer["usage"]
+    assert {"total_tokens": 22, "prompt_tokens": 22, "completion_tokens": 0} == answer["usage"]
     assert ("tiny@1.0.0", "list") == (answer["model"], answer["object"])
     assert {"title": "b"} in [result["document"] for result in answer["results"]]
 

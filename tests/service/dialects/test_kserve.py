@@ -37,6 +37,7 @@ DOCUMENTS = _tensor("document", list(TEXTS))
 def test_scores_and_labels_have_the_shape_of_the_documents() -> None:
     """Outputs stand in the order of the documents, and carry the model's name and the request's id."""
     nested = {**DOCUMENTS, "shape": [3, 1], "data": [[text] for text in TEXTS]}
+    nested |= {"parameters": None}
     answer = told(_infer(QUERY, nested, id="7", parameters={"timeout": 20_000, "priority": 1}))
 
     assert ("tiny", "1.0.0", "7") == (answer["model_name"], answer["model_version"], answer["id"])

@@ -55,12 +55,29 @@ def test_the_served_model_may_be_named(served: Served, model: str | None) -> Non
     assert served.post({**GOOD, "model": model}).status == 200
 
 
-@pytest.mark.parametrize("model", ["", "tiny@2", "other", "../tiny", "tiny\u0000", "x" * 100_000])
-def test_another_model_is_not_found(served: Served, model: str) -> None:
-    """Any other name is refused, and is never used as a path."""
+OTHERS = ["", "tiny@2", "other", "../tiny", "tiny\u0000", "x" * 100_000]
+
+
+@pytest.mark.parametrize("model", OTHERS)
+def test_another_model_is_answered_by_the_one_that_is_served(served: Served, model: str) -> None:
+    """Clients of others have to name a model of theirs; the answer says which one ranked."""
     answer = served.post({**GOOD, "model": model})
 
-    assert (404, "model_not_found", ["model"]) == (answer.status, answer.json["error"], answer.json["loc"])
+    assert (200, "tiny@1.0.0") == (answer.status, answer.json["model"])
+
+
+@pytest.mark.parametrize("model", OTHERS)
+def test_another_model_is_not_found_if_so_set(tiny_bundle: Path, model: str) -> None:
+    """With unknown_model=refuse any other name is refused, and is never used as a path."""
+    with Served(fake_app(tiny_bundle, FakeSession(), unknown_model="refuse")) as strict:
+        answer = strict.post({**GOOD, "model": model})
+
+        assert (404, "model_not_found", ["model"]) == (
+            answer.status,
+            answer.json["error"],
+            answer.json["loc"],
+        )
+        assert [200, 200] == [strict.post({**GOOD, "model": name}).status for name in ("tiny", "tiny@1.0.0")]
 
 
 def test_a_score_does_not_depend_on_the_list(served: Served) -> None:
@@ -79,9 +96,11 @@ def test_a_large_body_is_parsed_on_a_worker(served: Served) -> None:
     documents = [text] * (LOOP_PARSE_BYTES // len(text) + 1)
 
     assert served.post({"query": "red shoes", "documents": documents}).status == 200
-    assert served.post({"query": "red shoes", "documents": [*documents, {}]}).json["loc"] == [
+    assert served.post({"query": "red shoes", "documents": [*documents, {}, 5]}).status == 200
+    assert served.post({"query": "red shoes", "documents": [*documents, {"id": []}]}).json["loc"] == [
         "documents",
         len(documents),
+        "id",
     ]
 
 
@@ -138,9 +157,9 @@ def test_a_body_past_the_cap_is_refused(tiny_bundle: Path) -> None:
 def test_nothing_echoes_the_input(served: Served, secret: str) -> None:
     """No error of any kind repeats what was sent, in its body or its headers."""
     bodies: list[object] = [
-        {"query": secret, "documents": [{"title": 1, secret: 1}]},
-        {secret: 1, "query": "a", "documents": []},
-        {"query": "a", "documents": [], "model": secret},
+        {"query": secret, "documents": [{"title": 1, "id": [1], secret: 1}]},
+        {secret: 1, "query": " ", "documents": []},
+        {"query": "a", "model": secret},
         {"query": "a", "documents": [], "top_n": secret},
         secret,
         f'{{"query": "{secret}'.encode(),

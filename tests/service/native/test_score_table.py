@@ -34,7 +34,7 @@ def test_every_array_is_the_same(steps: list[tuple[list[tuple[int, float]], list
     now_s, found = 0.0, []
     for pairs, asked, passed_s in steps:
         now_s += passed_s
-        logits = np.array([logit for _, logit in pairs], np.float32)
+        logits = np.array([logit for _, logit in pairs], np.float64)
         for table in tables:
             table.store([number.to_bytes(KEY_BYTES, "little") for number, _ in pairs], logits, now_s)
             answer = table.find([number.to_bytes(KEY_BYTES, "little") for number in asked], now_s)
@@ -52,7 +52,7 @@ def test_every_array_is_the_same(steps: list[tuple[list[tuple[int, float]], list
 def test_a_table_without_room_holds_nothing() -> None:
     """With less than one set's bytes everything is missed."""
     table = NativeScoreTable(PLACE_BYTES, 10.0)
-    table.store([bytes(KEY_BYTES)], np.ones(1, np.float32), 0.0)
+    table.store([bytes(KEY_BYTES)], np.ones(1, np.float64), 0.0)
 
     assert np.isnan(table.find([bytes(KEY_BYTES)], 0.0)).all()
     assert not len(table.find([], 0.0))

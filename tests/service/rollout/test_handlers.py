@@ -125,7 +125,7 @@ def test_a_bundle_that_is_refused_is_told_by_its_code(  # noqa: PLR0913, PLR0917
     after = served.post({"query": "mug", "documents": ["mug", "red shoe"]}).json
 
     assert (status, code, ["bundle"]) == (answer.status, answer.json["error"], answer.json["loc"])
-    assert set(answer.json) == {"error", "message", "loc", "id"}
+    assert set(answer.json) == {"error", "message", "detail", "loc", "id"}
     assert (before["bundle"], before["results"]) == (after["bundle"], after["results"])
     assert served.metric("shelfrank_reloads_total", result="failed") == 1
     assert roles(call(served, "GET", "models")) == [("one", "stable")]

@@ -133,9 +133,9 @@ def test_products_are_shown_changed_and_deleted(shop: Shop) -> None:
 
 def test_a_bad_product_changes_nothing(shop: Shop) -> None:
     """A request with a fault is refused with its place, and none of its products is stored."""
-    refused = shop.put([{"id": "a", "title": "x"}, {"id": "b"}])
+    refused = shop.put([{"id": "a", "title": "x"}, {"title": "b"}])
 
-    assert (422, "empty_document", ["products", 1]) == (
+    assert (422, "invalid_field", ["products", 1, "id"]) == (
         refused.status,
         refused.json["error"],
         refused.json["loc"],
@@ -163,10 +163,10 @@ def test_without_a_catalogue_an_id_is_no_product(tiny_bundle: Path) -> None:
     bench = fake_bench(tiny_bundle, FakeSession())
     app = build_app(Settings(), Versions(Version(bench.model)), bench.scorer, Metrics())
     with Served(app) as served:
-        ranked = served.post({"query": "red", "documents": ["mug", {"id": 1}]})
+        ranked = served.post({"query": "red", "documents": [{"id": 1}, {"id": 2}]})
         shown = served.get("/v1/products/1")
 
-    assert (422, ["documents", 1]) == (ranked.status, ranked.json["loc"])
+    assert (422, ["documents", 0]) == (ranked.status, ranked.json["loc"])
     assert (404, "catalogue_off") == (shown.status, shown.json["error"])
 
 
@@ -187,6 +187,20 @@ def test_a_pair_is_computed_once(remembering: Shop) -> None:
     assert [result["label"] for result in first["results"]] == [
         result["label"] for result in again["results"]
     ]
+
+
+def test_usage_is_the_same_whoever_had_the_scores(remembering: Shop) -> None:
+    """Tokens and clipped texts of pairs that were known count as if they had been read now, in every dialect."""
+    documents = ["red shoe", "red " * 500, "mug"]
+    first, again, more = (remembering.rank(documents[:count]) for count in (2, 2, 3))
+    body = json.dumps({"query": "red", "documents": documents}).encode()
+    jina = remembering.send("POST", "/jina/v1/rerank", body).json
+
+    told = [(one["usage"]["tokens"], one["usage"]["truncated"]) for one in (first, again, more)]
+    assert told[0] == told[1]
+    assert (told[0][1], told[2][1]) == (1, 1)
+    assert told[2][0] > told[0][0] > 0
+    assert jina["usage"] == {"total_tokens": told[2][0], "prompt_tokens": told[2][0], "completion_tokens": 0}
 
 
 def test_another_query_or_text_is_another_pair(remembering: Shop) -> None:

@@ -35,6 +35,7 @@ def test_requests_add_no_series(served: Served) -> None:
         lines = generate_latest(registry).decode().splitlines()
         return sum(line.startswith("shelfrank_") for line in lines)
 
+    served.post({"query": "q", "documents": ["a"]})  # the drift gauges need a document to speak of
     before = count()
     for number in range(50):
         served.get(f"/nowhere/{number}")
