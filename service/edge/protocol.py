@@ -8,10 +8,13 @@ client has stopped reading. What one request is, content-length or chunked says;
 import asyncio
 import logging
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import ClassVar, Final, Literal, NoReturn
 
 import httptools
 import msgspec
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from service.edge.middleware import FIRST_BYTE
@@ -21,6 +24,7 @@ from service.telemetry.metrics import Metrics
 
 MAX_HEAD_BYTES: Final = 65_536
 _HEADER_MARKS_BYTES: Final = 4  # a colon, a blank, and the end of the line
+_CLOSE: Final = (b"connection", b"close")
 _LOOKS: Final = 5  # how often within the time-out the progress of an answer is looked at
 
 
@@ -34,6 +38,7 @@ class GuardedProtocol(HttpToolsProtocol):
     receipt_timeout_s: ClassVar[float]
     send_timeout_s: ClassVar[float]
     metrics: ClassVar[Metrics]
+    is_leaving: ClassVar["staticmethod[[], bool]"]
 
     _stage: Literal["idle", "head", "body"] = "idle"
     _head_bytes = 0
@@ -110,6 +115,36 @@ class GuardedProtocol(HttpToolsProtocol):
             super().on_headers_complete()
             self._stage = "body"
 
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGIApp) -> None:  # type: ignore[override]  # ASGI's types as Starlette has them
+        super()._start_asgi_task(cycle, partial(self._answer, cycle, app))
+
+    async def _answer(
+        self, cycle: RequestResponseCycle, app: ASGIApp, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Have the application answer, and tell the client if that is the last answer on this connection.
+
+        It is while the service drains, and if it begins before the request's body has ended. Such a body is read on, to
+        nothing: closing at once would reset the connection, and many a client would never see its answer.
+        """
+
+        async def send_closing(message: Message) -> None:
+            is_early = cycle.more_body
+            if message["type"] == "http.response.start":
+                if is_early or self.is_leaving():
+                    message["headers"] = [*message.get("headers", ()), _CLOSE]
+                await send(message)
+                return
+            is_last_word = is_early and not message.get("more_body", False)
+            if is_last_word:
+                cycle.keep_alive = (
+                    True  # else uvicorn closes now; here the end of the body does, or the deadline
+                )
+            await send(message)
+            if is_last_word and not self.transport.is_closing():
+                self.transport.write_eof()
+
+        await app(scope, receive, send_closing)
+
     def on_message_complete(self) -> None:
         """Stop the clock; close if the answer was given before the body had arrived."""
         if self.parser.should_upgrade():
@@ -126,6 +161,11 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._look is None:
             self._unsent_bytes = self._looks_without_progress = 0
             self._look_later()
+
+    def shutdown(self) -> None:
+        """Leave after the answer in progress; a request that is arriving gets one too."""
+        if self._stage != "head":
+            super().shutdown()
 
     def _look_later(self) -> None:
         self._look = self.loop.call_later(self.send_timeout_s / _LOOKS, self._look_at_progress)
@@ -178,7 +218,14 @@ class GuardedProtocol(HttpToolsProtocol):
         return not self.cycle.response_started
 
 
-def guarded(receipt_timeout_s: float, send_timeout_s: float, metrics: Metrics) -> type[GuardedProtocol]:
+def guarded(
+    receipt_timeout_s: float, send_timeout_s: float, metrics: Metrics, is_leaving: Callable[[], bool]
+) -> type[GuardedProtocol]:
     """Return the protocol class of one server; uvicorn makes the instances, so it takes no arguments."""
-    settings = {"receipt_timeout_s": receipt_timeout_s, "send_timeout_s": send_timeout_s, "metrics": metrics}
+    settings = {
+        "receipt_timeout_s": receipt_timeout_s,
+        "send_timeout_s": send_timeout_s,
+        "metrics": metrics,
+        "is_leaving": staticmethod(is_leaving),
+    }
     return type("Guarded", (GuardedProtocol,), settings)

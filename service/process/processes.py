@@ -121,7 +121,7 @@ class Fleet:
         """Serve until told to stop; return the exit code."""
         routes = [Route("/admin/{call:path}", self._pass_on, methods=["GET", "POST", "DELETE"])]
         app = build_admin(self, self._metrics, self._scrape, routes)
-        config = server_config(app, self._settings, self._metrics, lifespan=False)
+        config = server_config(app, self._settings, self._metrics, self._leave.is_set, lifespan=False)
         with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
             runner.run(self._run(SideServer(config)))
         event("stopped")

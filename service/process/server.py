@@ -23,7 +23,7 @@ from bundle import BundleError
 from service import create_app
 from service.edge.protocol import guarded
 from service.errors import CatalogueError, EngineError, KeyFileError
-from service.process.lifecycle import DrainingServer, Lifecycle, url_of
+from service.process.lifecycle import DrainingServer, Lifecycle, State, url_of
 from service.settings import Settings, SettingsError
 from service.telemetry.logs import event
 from service.telemetry.metrics import Metrics
@@ -90,9 +90,13 @@ def serve_app(
     gc.freeze()  # what a start leaves behind lives as long as the process
     metrics: Metrics = app.state.metrics
     lifecycle: Lifecycle = app.state.lifecycle
-    config = server_config(app, settings, metrics, lifespan=True)
+
+    def is_leaving() -> bool:
+        return lifecycle.state is State.DRAINING
+
+    config = server_config(app, settings, metrics, is_leaving, lifespan=True)
     server = DrainingServer(config, lifecycle, settings.drain_delay_s, admin_url=url_of(admin), parent=parent)
-    side = SideServer(server_config(app.state.admin, settings, metrics, lifespan=False))
+    side = SideServer(server_config(app.state.admin, settings, metrics, is_leaving, lifespan=False))
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
         runner.run(_serve_both(server, public, side, admin, app.state.rollout.want_reload))
         if lifecycle.exit_code:
@@ -103,12 +107,14 @@ def serve_app(
     return 0
 
 
-def server_config(app: ASGIApp, settings: Settings, metrics: Metrics, *, lifespan: bool) -> uvicorn.Config:
+def server_config(
+    app: ASGIApp, settings: Settings, metrics: Metrics, is_leaving: Callable[[], bool], *, lifespan: bool
+) -> uvicorn.Config:
     """Return how uvicorn serves an application of ours; only the public one has a lifespan, and drains for long."""
     return uvicorn.Config(
         app,
         loop="uvloop",
-        http=guarded(settings.receipt_timeout_s, settings.send_timeout_s, metrics),
+        http=guarded(settings.receipt_timeout_s, settings.send_timeout_s, metrics, is_leaving),
         ws="none",
         lifespan="on" if lifespan else "off",
         log_config=None,
