@@ -278,6 +278,7 @@ async def _ask(port: int, call: Call) -> tuple[int, bytes] | None:
 def _serve_as_child(settings: Settings, public: socket.socket, admin: socket.socket) -> None:
     """Be one of the processes; until it serves, a signal to leave ends it without a word."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until it serves there is nothing to reload
     configure_logs(settings.log_format, settings.log_level)
     parent = multiprocessing.parent_process()
     assert parent is not None
