@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import ClassVar, Final, Literal, NoReturn
+from typing import ClassVar, Final, Literal
 
 import httptools
 import msgspec
@@ -25,6 +25,7 @@ from service.telemetry.metrics import Metrics
 MAX_HEAD_BYTES: Final = 65_536
 _HEADER_MARKS_BYTES: Final = 4  # a colon, a blank, and the end of the line
 _CLOSE: Final = (b"connection", b"close")
+_HOSTS: Final = {"1.1": (1,), "1.0": (0, 1)}  # how many Host headers there may be
 _LOOKS: Final = 5  # how often within the time-out the progress of an answer is looked at
 
 
@@ -41,6 +42,8 @@ class GuardedProtocol(HttpToolsProtocol):
     is_leaving: ClassVar["staticmethod[[], bool]"]
 
     _stage: Literal["idle", "head", "body"] = "idle"
+    _running: RequestResponseCycle | None = None
+    _is_deaf = False
     _head_bytes = 0
     _began_s = 0.0
     _deadline: asyncio.TimerHandle | None = None
@@ -61,13 +64,16 @@ class GuardedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Parse, and refuse headers without end."""
+        """Parse, and refuse headers without end; behind what was refused there is nothing."""
+        if self._is_deaf:
+            return
         self._unset_keepalive_if_required()
         try:
             self._parse(data)
         except httptools.HttpParserError as error:
             if not isinstance(error.__context__, _RefusedError):
-                self.send_400_response("Invalid HTTP request received.")
+                self._stage = "head" if self._stage == "idle" else self._stage
+                self._refuse(Reason.MALFORMED_HTTP)
             return
         self._head_bytes = self._head_bytes + len(data) if self._stage == "head" else 0
         if self._head_bytes > MAX_HEAD_BYTES:
@@ -105,17 +111,30 @@ class GuardedProtocol(HttpToolsProtocol):
             self._arm()
 
     def on_headers_complete(self) -> None:
-        """Go on to the body; refuse headers that are too large, and CONNECT, behind which there is no HTTP."""
-        size_bytes = sum(len(name) + len(value) + _HEADER_MARKS_BYTES for name, value in self.headers)
-        if len(self.url) + size_bytes > MAX_HEAD_BYTES:
-            self._refuse_and_stop(Reason.HEADERS_TOO_LARGE)
-        if self.parser.get_method() == b"CONNECT":
-            self._refuse_and_stop(Reason.METHOD_NOT_ALLOWED)
+        """Go on to the body, unless the head says too much or too little."""
+        reason = self._fault()
+        if reason is not None:
+            self._refuse(reason)
+            raise _RefusedError
         if not self.parser.should_upgrade():
             super().on_headers_complete()
             self._stage = "body"
 
+    def _fault(self) -> Reason | None:
+        """Return why a head is refused: another server might see another host, or other bounds of the body, in it."""
+        size_bytes = sum(len(name) + len(value) + _HEADER_MARKS_BYTES for name, value in self.headers)
+        if len(self.url) + size_bytes > MAX_HEAD_BYTES:
+            return Reason.HEADERS_TOO_LARGE
+        if self.parser.get_method() == b"CONNECT":  # behind which there is no HTTP
+            return Reason.METHOD_NOT_ALLOWED
+        hosts = sum(name == b"host" for name, _ in self.headers)
+        if hosts not in _HOSTS.get(self.parser.get_http_version(), ()):
+            return Reason.MALFORMED_HTTP
+        codings = [value.lower() for name, value in self.headers if name == b"transfer-encoding"]
+        return Reason.UNKNOWN_TRANSFER_CODING if codings not in ([], [b"chunked"]) else None
+
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGIApp) -> None:  # type: ignore[override]  # ASGI's types as Starlette has them
+        self._running = cycle
         super()._start_asgi_task(cycle, partial(self._answer, cycle, app))
 
     async def _answer(
@@ -194,13 +213,15 @@ class GuardedProtocol(HttpToolsProtocol):
             self._deadline.cancel()
             self._deadline = None
 
-    def _refuse_and_stop(self, reason: Reason) -> NoReturn:
-        self._refuse(reason)
-        raise _RefusedError
-
     def _refuse(self, reason: Reason) -> None:
         """Close the connection, with an answer if the client waits for one and none is on its way."""
         self.metrics.rejected.labels(reason.code).inc()
+        self._is_deaf = True
+        before = self._request_before()
+        if before is not None:
+            before.keep_alive = False  # what came before is answered, then the connection ends
+            self.cycle = before
+            return
         if self._awaits_answer() and not self.transport.is_closing():
             body = msgspec.json.encode({"error": reason.code, "message": reason.message, "loc": [], "id": ""})
             head = b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(
@@ -209,13 +230,19 @@ class GuardedProtocol(HttpToolsProtocol):
             self.transport.write(STATUS_LINE[reason.status] + head + body)
         self.transport.close()
 
+    def _request_before(self) -> RequestResponseCycle | None:
+        """Return the last request before the one that is refused, if it is still to be answered."""
+        if self._stage == "body":
+            if not self.pipeline:
+                return None
+            self.pipeline.popleft()  # the one that is refused
+        last = self.pipeline[0][0] if self.pipeline else self._running
+        return None if last is None or last.response_complete else last
+
     def _awaits_answer(self) -> bool:
-        if self._stage == "idle" or self.pipeline:
+        if self._stage == "idle":
             return False  # an answer on a silent connection would be taken for that of its first request
-        if self._stage == "head":
-            before: RequestResponseCycle | None = self.cycle  # uvicorn declares it as always there
-            return before is None or before.response_complete
-        return not self.cycle.response_started
+        return self._stage == "head" or not self.cycle.response_started
 
 
 def guarded(
