@@ -18,7 +18,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from service.edge.middleware import FIRST_BYTE
+from service.edge.room import Room
 from service.errors import Reason
+from service.settings import Settings
 from service.telemetry.logs import event
 from service.telemetry.metrics import Metrics
 
@@ -40,6 +42,7 @@ class GuardedProtocol(HttpToolsProtocol):
     send_timeout_s: ClassVar[float]
     metrics: ClassVar[Metrics]
     is_leaving: ClassVar["staticmethod[[], bool]"]
+    room: ClassVar[Room]
 
     _stage: Literal["idle", "head", "body"] = "idle"
     _running: RequestResponseCycle | None = None
@@ -55,13 +58,24 @@ class GuardedProtocol(HttpToolsProtocol):
         """Start the clock: a client that connects has something to say."""
         super().connection_made(transport)
         self._arm()
+        self.room.enter(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the clocks."""
+        self.room.leave(self)
         self._disarm()
         if self._look is not None:
             self._look.cancel()
         super().connection_lost(exc)
+
+    def _wait(self) -> None:
+        """Tell the room that it is the client's turn, unless an answer is on its way."""
+        if self._running is None or self._running.response_complete:
+            self.room.wait(self)
+
+    def give_way(self) -> None:
+        """Close for another connection; what of an answer was not read is lost."""
+        self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
         """Parse, and refuse headers without end; behind what was refused there is nothing."""
@@ -109,6 +123,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._stage = "head"
         if self._deadline is None:
             self._arm()
+            self._wait()
 
     def on_headers_complete(self) -> None:
         """Go on to the body, unless the head says too much or too little."""
@@ -171,12 +186,17 @@ class GuardedProtocol(HttpToolsProtocol):
         super().on_message_complete()
         self._stage = "idle"
         self._disarm()
+        self.room.serve(self)
         if self.cycle.response_complete:
             self.transport.close()
 
     def on_response_complete(self) -> None:
         """Watch that the client reads its answer, which may still lie in our buffer."""
         super().on_response_complete()
+        if (
+            self._running is not None and self._running.response_complete
+        ):  # and no other request has been begun
+            self.room.wait(self)
         if self._look is None:
             self._unsent_bytes = self._looks_without_progress = 0
             self._look_later()
@@ -246,13 +266,14 @@ class GuardedProtocol(HttpToolsProtocol):
 
 
 def guarded(
-    receipt_timeout_s: float, send_timeout_s: float, metrics: Metrics, is_leaving: Callable[[], bool]
+    settings: Settings, metrics: Metrics, is_leaving: Callable[[], bool], room: Room
 ) -> type[GuardedProtocol]:
     """Return the protocol class of one server; uvicorn makes the instances, so it takes no arguments."""
-    settings = {
-        "receipt_timeout_s": receipt_timeout_s,
-        "send_timeout_s": send_timeout_s,
+    of_server = {
+        "receipt_timeout_s": settings.receipt_timeout_s,
+        "send_timeout_s": settings.send_timeout_s,
         "metrics": metrics,
         "is_leaving": staticmethod(is_leaving),
+        "room": room,
     }
-    return type("Guarded", (GuardedProtocol,), settings)
+    return type("Guarded", (GuardedProtocol,), of_server)

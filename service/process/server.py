@@ -22,8 +22,10 @@ from starlette.types import ASGIApp
 
 from bundle import BundleError
 from service import create_app
-from service.edge.protocol import guarded
+from service.edge.protocol import GuardedProtocol, guarded
+from service.edge.room import Room
 from service.errors import CatalogueError, EngineError, KeyFileError
+from service.process.descriptors import ADMIN_CONNECTIONS, most_connections
 from service.process.lifecycle import DrainingServer, Lifecycle, State, url_of
 from service.process.prelude import leaving_at_once
 from service.settings import Settings, SettingsError
@@ -112,9 +114,11 @@ def serve_app(
     def is_leaving() -> bool:
         return lifecycle.state is State.DRAINING
 
-    config = server_config(app, settings, metrics, is_leaving, lifespan=True)
+    public_room, admin_room = Room(most_connections(), metrics), Room(ADMIN_CONNECTIONS, metrics)
+    config = server_config(app, settings, guarded(settings, metrics, is_leaving, public_room), lifespan=True)
     server = DrainingServer(config, lifecycle, settings.drain_delay_s, admin_url=url_of(admin), parent=parent)
-    side = SideServer(server_config(app.state.admin, settings, metrics, is_leaving, lifespan=False))
+    beside = guarded(settings, metrics, is_leaving, admin_room)
+    side = SideServer(server_config(app.state.admin, settings, beside, lifespan=False))
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
         runner.run(_serve_both(server, public, side, admin, app.state.rollout.want_reload))
         if lifecycle.exit_code:
@@ -126,13 +130,13 @@ def serve_app(
 
 
 def server_config(
-    app: ASGIApp, settings: Settings, metrics: Metrics, is_leaving: Callable[[], bool], *, lifespan: bool
+    app: ASGIApp, settings: Settings, protocol: type[GuardedProtocol], *, lifespan: bool
 ) -> uvicorn.Config:
     """Return how uvicorn serves an application of ours; only the public one has a lifespan, and drains for long."""
     return uvicorn.Config(
         app,
         loop="uvloop",
-        http=guarded(settings.receipt_timeout_s, settings.send_timeout_s, metrics, is_leaving),
+        http=protocol,
         ws="none",
         lifespan="on" if lifespan else "off",
         log_config=None,

@@ -18,6 +18,8 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
 from service.edge.protocol import GuardedProtocol, guarded
+from service.edge.room import Room
+from service.settings import Settings
 from service.telemetry.metrics import Metrics
 from tests.service.support import WAIT_S, Process
 
@@ -35,6 +37,12 @@ class Seen:
     answers: list[int] = field(default_factory=list)
 
 
+def _protocol() -> type[GuardedProtocol]:
+    metrics = Metrics()
+    patient = Settings(receipt_timeout_s=60, send_timeout_s=60)
+    return guarded(patient, metrics, lambda: False, Room(1, metrics))
+
+
 class Reader:
     """Our protocol on a real connection, with an application that reads every request to its end and notes it."""
 
@@ -43,7 +51,7 @@ class Reader:
         self._seen = Seen()
         self._config = uvicorn.Config(
             self._note,
-            http=guarded(60, 60, Metrics(), lambda: False),
+            http=_protocol(),
             ws="none",
             interface="asgi3",
             proxy_headers=False,
