@@ -170,12 +170,13 @@ class GuardedProtocol(HttpToolsProtocol):
                 return
             is_last_word = is_early and not message.get("more_body", False)
             if is_last_word:
-                cycle.keep_alive = (
-                    True  # else uvicorn closes now; here the end of the body does, or the deadline
-                )
+                # else uvicorn closes now; the end of the body does, or the deadline
+                cycle.keep_alive = True
             await send(message)
             if is_last_word and not self.transport.is_closing():
                 self.transport.write_eof()
+                self._disarm()
+                self._deadline = self.loop.call_later(self.receipt_timeout_s, self.transport.close)
 
         await app(scope, receive, send_closing)
 
