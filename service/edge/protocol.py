@@ -137,15 +137,19 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _fault(self) -> Reason | None:
         """Return why a head is refused: another server might see another host, or other bounds of the body, in it."""
-        size_bytes = sum(len(name) + len(value) + _HEADER_MARKS_BYTES for name, value in self.headers)
-        if len(self.url) + size_bytes > MAX_HEAD_BYTES:
+        size_bytes, hosts, codings = len(self.url), 0, []
+        for name, value in self.headers:
+            size_bytes += len(name) + len(value) + _HEADER_MARKS_BYTES
+            if name == b"host":
+                hosts += 1
+            elif name == b"transfer-encoding":
+                codings.append(value.lower())
+        if size_bytes > MAX_HEAD_BYTES:
             return Reason.HEADERS_TOO_LARGE
         if self.parser.get_method() == b"CONNECT":  # behind which there is no HTTP
             return Reason.METHOD_NOT_ALLOWED
-        hosts = sum(name == b"host" for name, _ in self.headers)
         if hosts not in _HOSTS.get(self.parser.get_http_version(), ()):
             return Reason.MALFORMED_HTTP
-        codings = [value.lower() for name, value in self.headers if name == b"transfer-encoding"]
         return Reason.UNKNOWN_TRANSFER_CODING if codings not in ([], [b"chunked"]) else None
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGIApp) -> None:  # type: ignore[override]  # ASGI's types as Starlette has them
