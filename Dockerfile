@@ -46,7 +46,7 @@ ENV PYTHONDONTWRITEBYTECODE=1 \
 USER 10001:10001
 # The admin port, 9000, stays on the container's loopback until SHELFRANK_ADMIN_HOST says otherwise.
 EXPOSE 8000
-# Ready means: the bundle is verified and requests are taken. Failing before that is expected during start-up.
+# Ready means: the bundle is verified and requests are taken. The port is that of process 1, flags included. Failing before that is expected during start-up.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --retries=3 \
-  CMD ["/opt/venv/bin/python", "-ISc", "import os, urllib.request as u; u.urlopen('http://127.0.0.1:%s/readyz' % os.environ['SHELFRANK_PORT'], timeout=2)"]
+  CMD ["/opt/venv/bin/python", "-m", "service.health"]
 ENTRYPOINT ["/opt/venv/bin/python", "-m", "service"]

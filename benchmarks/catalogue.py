@@ -216,7 +216,8 @@ def _forget(path: Path) -> None:
     """Ask the system to drop a file from its memory; whether the disk below keeps it cannot be told."""
     with open(path, "rb") as file:
         os.fsync(file.fileno())
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        if hasattr(os, "posix_fadvise"):  # macOS has no such call: there the file stays in memory
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def _remember(path: Path) -> None:

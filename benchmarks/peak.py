@@ -1,7 +1,7 @@
 """Measures what this machine can do at most: multiply-adds a second in int8, bf16 and fp32, and bytes read a second.
 
 Knows instructions, threads and the clock; does not know models or lists.
-Invariant: every thread of a measurement has a CPU of its own and starts when all are there.
+Invariant: every thread of a measurement starts when all are there, on Linux on a CPU of its own.
 
 Where there is a C compiler and an x86-64 processor, benchmarks/peak.c is compiled into a temporary folder: a loop over
 registers reaches what the units can do. Anywhere else the largest matrix products of ONNX Runtime stand for it: what a
@@ -25,6 +25,8 @@ from typing import Final
 import numpy as np
 import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
+
+from service.process.cpus import allowed_cpus
 
 SOURCE: Final = Path(__file__).with_name("peak.c")
 KINDS: Final = ("int8", "bf16", "fp32")
@@ -63,14 +65,15 @@ class Machine:
 
 def rate(work: Work, threads: int) -> float:
     """Return amount a second of so many threads together, each on a CPU of its own."""
-    cpus = sorted(os.sched_getaffinity(0))[:threads]
+    cpus = (sorted(allowed_cpus()) or list(range(os.cpu_count() or 1)))[:threads]
     if len(cpus) < threads:
         raise ValueError(f"{threads} threads need as many CPUs, this process has {len(cpus)}")
     ready = threading.Barrier(threads)
     spans: list[tuple[float, float]] = []
 
     def measure(cpu: int) -> None:
-        os.sched_setaffinity(0, {cpu})  # of this thread alone, which ends with the measurement
+        if hasattr(os, "sched_setaffinity"):  # elsewhere than on Linux the system places threads as it likes
+            os.sched_setaffinity(0, {cpu})  # of this thread alone, which ends with the measurement
         work.run()
         ready.wait()
         began_s = time.perf_counter()

@@ -20,6 +20,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Final
 
+from service.process.cpus import allowed_cpus
+
 REPOSITORY: Final = Path(__file__).resolve().parents[1]
 _START_TIMEOUT_S: Final = 60.0
 _STOP_TIMEOUT_S: Final = 15.0
@@ -40,8 +42,12 @@ class Started:
     ready_s: float
 
     def memory_mb(self) -> tuple[float, float]:
-        """Return how much memory the process holds now and has held at most, in MB; Linux only."""
-        status = Path(f"/proc/{self.pid}/status").read_text(encoding="utf-8")
+        """Return how much memory the process holds now and has held at most, in MB; without /proc, now twice."""
+        try:
+            status = Path(f"/proc/{self.pid}/status").read_text(encoding="utf-8")
+        except OSError:
+            told = subprocess.check_output(["/bin/ps", "-o", "rss=", "-p", str(self.pid)])  # noqa: S603 - ours
+            return int(told) * 1_024 / 1e6, int(told) * 1_024 / 1e6
         fields = dict(line.split(":", 1) for line in status.splitlines())
         now, most = (int(fields[name].split()[0]) * 1_024 / 1e6 for name in ("VmRSS", "VmHWM"))
         return now, most
@@ -116,7 +122,7 @@ def describe_machine() -> dict[str, object]:
     """Return the CPU's name, the cores this process may use, their load before the run and the system."""
     return {
         "cpu": _cpu_model(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": len(allowed_cpus()) or os.cpu_count(),
         "load_before": round(os.getloadavg()[0], 2),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
     }

@@ -5,10 +5,9 @@ Invariant: `code` is a closed set of snake_case words, safe as a log field or a 
 
     BundleError
     ├── InvalidName            the name is outside the grammar
-    ├── OutsideRoot            the directory is not directly below the root
     ├── NotFound               there is no such bundle
     ├── Unreadable             the operating system refused to read it
-    ├── LinkRefused            a symbolic or hard link, or not a regular file
+    ├── NotPlain               a pipe, device or directory where a file belongs, or no directory at all
     ├── ManifestInvalid        manifest.json is not the canonical form of a valid manifest
     ├── FileSetMismatch        a file is missing or was added
     ├── SizeMismatch           a file has another length than the manifest says
@@ -39,12 +38,6 @@ class InvalidName(BundleError):
     code: ClassVar[str] = "invalid_name"
 
 
-class OutsideRoot(BundleError):
-    """The bundle's directory is not directly below the root."""
-
-    code: ClassVar[str] = "outside_root"
-
-
 class NotFound(BundleError):
     """There is no bundle of this name."""
 
@@ -57,10 +50,10 @@ class Unreadable(BundleError):
     code: ClassVar[str] = "unreadable"
 
 
-class LinkRefused(BundleError):
-    """A symbolic link, a hard link or another thing that is no plain file."""
+class NotPlain(BundleError):
+    """Something else is where a plain file, or the bundle's directory, belongs."""
 
-    code: ClassVar[str] = "link_refused"
+    code: ClassVar[str] = "not_plain"
 
 
 class ManifestInvalid(BundleError):

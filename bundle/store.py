@@ -1,7 +1,8 @@
 """Reads bundles from and writes bundles to a root directory, refusing anything that is not as promised.
 
 Knows files, sizes and hashes; does not know what a graph or a tokenizer means.
-Invariant: the bytes that are returned are the bytes that were hashed, each read from disk once.
+Invariant: the bytes that are returned are the bytes that were hashed, each read from disk once; so links may be
+followed, wherever they lead: to the blobs of a hub's cache, to the version of the day.
 """
 
 import errno
@@ -22,10 +23,9 @@ from bundle.errors import (
     FileSetMismatch,
     HashMismatch,
     InvalidName,
-    LinkRefused,
     ManifestInvalid,
     NotFound,
-    OutsideRoot,
+    NotPlain,
     SizeMismatch,
     Unreadable,
 )
@@ -39,7 +39,9 @@ from bundle.manifest import (
     parse_manifest,
 )
 
-_NO_FOLLOW = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+_READ = os.O_RDONLY | os.O_CLOEXEC
+_KUBERNETES = "..data"  # in a mounted volume: a link to the folder of now, which is replaced as a whole
+_NAMED = 3  # files in a message
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,16 +57,10 @@ class Bundle:
 
 
 def read_bundle(root: Path, name: str) -> Bundle:
-    """Return the bundle in `root/name`, or raise the BundleError of the first step that fails.
-
-    The root itself may be a link; nothing below it may.
-    """
+    """Return the bundle in `root/name`, or raise the BundleError of the first step that fails."""
     if not is_name(name):
         raise InvalidName("bundle name is outside the grammar: one lower-case path component, no '..'")
-    directory = root / name
-    if directory.resolve().parent != root.resolve():
-        raise OutsideRoot(f"bundle {name} leads outside its root")
-    return _read_directory(directory)
+    return _read_directory(root / name)
 
 
 def write_bundle(
@@ -158,9 +154,9 @@ def _read_directory(directory: Path) -> Bundle:
     with _opened_directory(directory) as descriptor:
         present = set(os.listdir(descriptor))  # noqa: PTH208 - the open directory, not whatever its path now names
         if MANIFEST_FILE not in present:
-            raise NotFound(f"{directory.name} holds no {MANIFEST_FILE}")
+            raise NotFound(f"{directory.absolute()} holds no {MANIFEST_FILE}")
         for name in sorted(present):
-            _refuse_link(os.stat(name, dir_fd=descriptor, follow_symlinks=False), name)
+            _refuse_special(os.stat(name, dir_fd=descriptor), name)
         raw = _read_file(descriptor, MANIFEST_FILE, limit=MAX_MANIFEST_BYTES)
         manifest = parse_manifest(raw)
         _compare_file_sets(present - {MANIFEST_FILE}, set(manifest.files))
@@ -170,32 +166,47 @@ def _read_directory(directory: Path) -> Bundle:
 
 @contextmanager
 def _opened_directory(directory: Path) -> Iterator[int]:
-    """Open the directory itself and turn what the operating system refuses into a BundleError."""
+    """Open the directory once, and turn what the operating system refuses into a BundleError."""
     try:
-        descriptor = os.open(directory, _NO_FOLLOW | os.O_DIRECTORY)
+        descriptor = _open_directory(directory)
     except OSError as error:
         if error.errno == errno.ENOENT:
-            raise NotFound(f"there is no bundle {directory.name}") from error
-        if error.errno in (errno.ELOOP, errno.ENOTDIR):
-            raise LinkRefused(f"bundle {directory.name} is not a plain directory") from error
-        raise Unreadable(f"bundle {directory.name} cannot be opened: {error.strerror}") from error
+            raise NotFound(f"there is no bundle {directory.name} in {directory.parent.absolute()}") from error
+        if error.errno == errno.ENOTDIR:
+            raise NotPlain(f"{directory.absolute()} is no directory") from error
+        raise Unreadable(f"{directory.absolute()} cannot be opened: {error.strerror}") from error
     try:
         yield descriptor
     except OSError as error:
-        raise Unreadable(f"bundle {directory.name} cannot be read: {error.strerror}") from error
+        raise Unreadable(
+            f"{error.filename!a} in {directory.absolute()} cannot be read: {error.strerror}"
+        ) from error
     finally:
         os.close(descriptor)
 
 
-def _refuse_link(status: os.stat_result, name: str) -> None:
-    if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
-        raise LinkRefused(f"{name!a} is a link or no plain file; copy the bundle's files instead")
+def _open_directory(directory: Path) -> int:
+    """Open what holds the files; where Kubernetes keeps them, all are of one moment however soon they are replaced."""
+    with suppress(FileNotFoundError, NotADirectoryError):
+        return os.open(directory / _KUBERNETES, _READ | os.O_DIRECTORY)
+    return os.open(directory, _READ | os.O_DIRECTORY)
+
+
+def _refuse_special(status: os.stat_result, name: str) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise NotPlain(f"{name!a} is no plain file")
 
 
 def _compare_file_sets(present: set[str], promised: set[str]) -> None:
     if present != promised:
-        missing, extra = len(promised - present), len(present - promised)
-        raise FileSetMismatch(f"{missing} files missing and {extra} files not in the manifest")
+        told = {"missing": promised - present, "not in the manifest": present - promised}
+        raise FileSetMismatch("; ".join(f"{what}: {_some(names)}" for what, names in told.items() if names))
+
+
+def _some(names: set[str]) -> str:
+    """Return a few names, as ASCII whatever they hold, and how many more there are."""
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(f"{name!a}" for name in sorted(names)[:_NAMED]) + more
 
 
 def _read_entry(directory: int, name: str, entry: FileEntry) -> bytes:
@@ -209,10 +220,10 @@ def _read_entry(directory: int, name: str, entry: FileEntry) -> bytes:
 
 def _read_file(directory: int, name: str, *, limit: int) -> bytes:
     """Read one plain file, at most one byte more than `limit`; the caller sees the surplus."""
-    descriptor = os.open(name, _NO_FOLLOW | os.O_NONBLOCK, dir_fd=directory)
+    descriptor = os.open(name, _READ | os.O_NONBLOCK, dir_fd=directory)
     with os.fdopen(descriptor, "rb") as file:
         status = os.fstat(descriptor)
-        _refuse_link(status, name)
+        _refuse_special(status, name)
         return file.read(min(limit, status.st_size) + 1)
 
 

@@ -1,26 +1,29 @@
 """`python -m service`: serves a bundle until it is told to stop.
 
 Knows what has to be right before anything is loaded; does not know how it is served.
-Invariant: a start that fails says why in one line.
-Exit codes: 0 after a drain, 3 if it could not start, 4 if a worker hung, 143 if it was told to stop twice.
+Invariant: a start that fails says why in one line, and one that is told to stop does so at once.
+Exit codes: 0 after a drain, 3 if it could not start, 4 if a worker hung, 143 if it was told to stop twice or while it
+started.
 """
 
 import sys
 
-from service.options import load_settings
-from service.process.processes import Fleet
-from service.process.server import bind, refuse_to_start, serve
-from service.settings import SettingsError
-from service.telemetry.logs import configure_logs
+from service.process.prelude import prepare
 
 
 def main() -> int:
     """Start, serve, drain; return the exit code."""
+    prepare()
+    from service.options import load_settings  # here, because a signal is to be heard while these are loaded
+    from service.process.processes import Fleet
+    from service.process.server import bind_both, refuse_to_start, serve
+    from service.settings import SettingsError
+    from service.telemetry.logs import configure_logs
+
     try:
         settings = load_settings()
         configure_logs(settings.log_format, settings.log_level)
-        public = bind(settings.host, settings.port)
-        admin = bind(settings.admin_host, settings.admin_port)
+        public, admin = bind_both(settings)
     except (SettingsError, OSError) as error:
         return refuse_to_start(error)
     if settings.processes > 1:

@@ -18,7 +18,7 @@ from service.errors import EngineError
 from service.process.cpus import own_cpus, usable_cpus
 from service.scoring.admission import Admission
 from service.scoring.cuda import open_gpu_session
-from service.scoring.engine import measure_runs, open_sessions, pick_precision
+from service.scoring.engine import measure_runs, open_sessions, pick_precision, why_not_native
 from service.scoring.entry import WORTHWHILE_TOKENS
 from service.scoring.model import ServedModel
 from service.scoring.ranker import Ranker
@@ -69,6 +69,8 @@ def load_model(name: str, settings: Settings) -> ServedModel:
         timings = session.timings()
     for tokens, rows, seconds in timings:
         model.costs.observe(tokens, rows, seconds)
+    layout = bundle.manifest.graph(precision).layout
+    why_not = why_not_native(settings.engine, layout) if settings.device == "cpu" else ""
     event(
         "loaded",
         model=model.id,
@@ -76,6 +78,7 @@ def load_model(name: str, settings: Settings) -> ServedModel:
         precision=precision,
         device=settings.device,
         engine=model.engine,
+        not_native=why_not or None,
         workers=workers,
         seconds=round(time.monotonic() - began_s, 3),
     )

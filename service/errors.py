@@ -24,6 +24,11 @@ class Reason(Enum):
         400,
         "The body is not the one gzip member that its content encoding says.",
     )
+    MALFORMED_HTTP = (
+        "malformed_http",
+        400,
+        "This is no valid HTTP request, or has not exactly one Host header.",
+    )
     UNAUTHENTICATED = "unauthenticated", 401, "A valid API key is needed: Authorization: Bearer KEY."
     ADMIN_LOCKED = (
         "admin_locked",
@@ -69,6 +74,11 @@ class Reason(Enum):
     OVERLOADED = "overloaded", 429, "There is more to do than time for it; try again later."
     HEADERS_TOO_LARGE = "headers_too_large", 431, "The headers are larger than this server accepts."
     INTERNAL = "internal", 500, "The server failed; its log has the request id."
+    UNKNOWN_TRANSFER_CODING = (
+        "unknown_transfer_coding",
+        501,
+        "The only transfer coding that this server knows is chunked.",
+    )
     UNSCORED = "unscored", 503, "A text could not be scored, and the answer was not to come without it."
     NOT_READY = "not_ready", 503, "The server is starting, draining or broken."
     CATALOGUE_FAILED = (

@@ -29,6 +29,13 @@ def test_the_image_runs_as_nobody_and_takes_signals() -> None:
     assert re.search(r'^ENTRYPOINT \["/opt/venv/bin/python", "-m", "service"\]$', _last_stage(), re.MULTILINE)
 
 
+def test_the_health_check_asks_the_service_where_it_listens() -> None:
+    """The image's check names no port of its own: it reads what process 1 was told."""
+    (check,) = re.findall(r"^HEALTHCHECK .*\\\n  CMD (.*)$", _last_stage(), re.MULTILINE)
+
+    assert check == '["/opt/venv/bin/python", "-m", "service.health"]'
+
+
 def test_both_devices_are_built_from_their_locks() -> None:
     """Unless told otherwise the image is for CPUs; each lock that may be named is there and let into the build."""
     ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8")

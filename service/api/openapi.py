@@ -49,9 +49,11 @@ _ANSWERED: Final = {
 ELSEWHERE: Final = {  # reasons that only other routes have
     Reason.ADMIN_LOCKED,
     Reason.LOADING,
+    Reason.MALFORMED_HTTP,
     Reason.METHOD_NOT_ALLOWED,
     Reason.NO_NEWCOMER,
     Reason.NOT_FOUND,
+    Reason.UNKNOWN_TRANSFER_CODING,
     Reason.UNPAIRED_TEXTS,
     Reason.UNSUPPORTED_OPTION,
     Reason.UNSCORED,

@@ -8,19 +8,26 @@ client has stopped reading. What one request is, content-length or chunked says;
 import asyncio
 import logging
 import time
-from typing import ClassVar, Final, Literal, NoReturn
+from collections.abc import Callable
+from functools import partial
+from typing import ClassVar, Final, Literal
 
 import httptools
 import msgspec
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from service.edge.middleware import FIRST_BYTE
+from service.edge.room import Room
 from service.errors import Reason
+from service.settings import Settings
 from service.telemetry.logs import event
 from service.telemetry.metrics import Metrics
 
 MAX_HEAD_BYTES: Final = 65_536
 _HEADER_MARKS_BYTES: Final = 4  # a colon, a blank, and the end of the line
+_CLOSE: Final = (b"connection", b"close")
+_HOSTS: Final = {"1.1": (1,), "1.0": (0, 1)}  # how many Host headers there may be
 _LOOKS: Final = 5  # how often within the time-out the progress of an answer is looked at
 
 
@@ -34,8 +41,12 @@ class GuardedProtocol(HttpToolsProtocol):
     receipt_timeout_s: ClassVar[float]
     send_timeout_s: ClassVar[float]
     metrics: ClassVar[Metrics]
+    is_leaving: ClassVar["staticmethod[[], bool]"]
+    room: ClassVar[Room]
 
     _stage: Literal["idle", "head", "body"] = "idle"
+    _running: RequestResponseCycle | None = None
+    _is_deaf = False
     _head_bytes = 0
     _began_s = 0.0
     _deadline: asyncio.TimerHandle | None = None
@@ -47,22 +58,36 @@ class GuardedProtocol(HttpToolsProtocol):
         """Start the clock: a client that connects has something to say."""
         super().connection_made(transport)
         self._arm()
+        self.room.enter(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the clocks."""
+        self.room.leave(self)
         self._disarm()
         if self._look is not None:
             self._look.cancel()
         super().connection_lost(exc)
 
+    def _wait(self) -> None:
+        """Tell the room that it is the client's turn, unless an answer is on its way."""
+        if self._running is None or self._running.response_complete:
+            self.room.wait(self)
+
+    def give_way(self) -> None:
+        """Close for another connection; what of an answer was not read is lost."""
+        self.transport.abort()
+
     def data_received(self, data: bytes) -> None:
-        """Parse, and refuse headers without end."""
+        """Parse, and refuse headers without end; behind what was refused there is nothing."""
+        if self._is_deaf:
+            return
         self._unset_keepalive_if_required()
         try:
             self._parse(data)
         except httptools.HttpParserError as error:
             if not isinstance(error.__context__, _RefusedError):
-                self.send_400_response("Invalid HTTP request received.")
+                self._stage = "head" if self._stage == "idle" else self._stage
+                self._refuse(Reason.MALFORMED_HTTP)
             return
         self._head_bytes = self._head_bytes + len(data) if self._stage == "head" else 0
         if self._head_bytes > MAX_HEAD_BYTES:
@@ -98,17 +123,66 @@ class GuardedProtocol(HttpToolsProtocol):
         self._stage = "head"
         if self._deadline is None:
             self._arm()
+            self._wait()
 
     def on_headers_complete(self) -> None:
-        """Go on to the body; refuse headers that are too large, and CONNECT, behind which there is no HTTP."""
-        size_bytes = sum(len(name) + len(value) + _HEADER_MARKS_BYTES for name, value in self.headers)
-        if len(self.url) + size_bytes > MAX_HEAD_BYTES:
-            self._refuse_and_stop(Reason.HEADERS_TOO_LARGE)
-        if self.parser.get_method() == b"CONNECT":
-            self._refuse_and_stop(Reason.METHOD_NOT_ALLOWED)
+        """Go on to the body, unless the head says too much or too little."""
+        reason = self._fault()
+        if reason is not None:
+            self._refuse(reason)
+            raise _RefusedError
         if not self.parser.should_upgrade():
             super().on_headers_complete()
             self._stage = "body"
+
+    def _fault(self) -> Reason | None:
+        """Return why a head is refused: another server might see another host, or other bounds of the body, in it."""
+        size_bytes, hosts, codings = len(self.url), 0, []
+        for name, value in self.headers:
+            size_bytes += len(name) + len(value) + _HEADER_MARKS_BYTES
+            if name == b"host":
+                hosts += 1
+            elif name == b"transfer-encoding":
+                codings.append(value.lower())
+        if size_bytes > MAX_HEAD_BYTES:
+            return Reason.HEADERS_TOO_LARGE
+        if self.parser.get_method() == b"CONNECT":  # behind which there is no HTTP
+            return Reason.METHOD_NOT_ALLOWED
+        if hosts not in _HOSTS.get(self.parser.get_http_version(), ()):
+            return Reason.MALFORMED_HTTP
+        return Reason.UNKNOWN_TRANSFER_CODING if codings not in ([], [b"chunked"]) else None
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGIApp) -> None:  # type: ignore[override]  # ASGI's types as Starlette has them
+        self._running = cycle
+        super()._start_asgi_task(cycle, partial(self._answer, cycle, app))
+
+    async def _answer(
+        self, cycle: RequestResponseCycle, app: ASGIApp, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Have the application answer, and tell the client if that is the last answer on this connection.
+
+        It is while the service drains, and if it begins before the request's body has ended. Such a body is read on, to
+        nothing: closing at once would reset the connection, and many a client would never see its answer.
+        """
+
+        async def send_closing(message: Message) -> None:
+            is_early = cycle.more_body
+            if message["type"] == "http.response.start":
+                if is_early or self.is_leaving():
+                    message["headers"] = [*message.get("headers", ()), _CLOSE]
+                await send(message)
+                return
+            is_last_word = is_early and not message.get("more_body", False)
+            if is_last_word:
+                # else uvicorn closes now; the end of the body does, or the deadline
+                cycle.keep_alive = True
+            await send(message)
+            if is_last_word and not self.transport.is_closing():
+                self.transport.write_eof()
+                self._disarm()
+                self._deadline = self.loop.call_later(self.receipt_timeout_s, self.transport.close)
+
+        await app(scope, receive, send_closing)
 
     def on_message_complete(self) -> None:
         """Stop the clock; close if the answer was given before the body had arrived."""
@@ -117,15 +191,25 @@ class GuardedProtocol(HttpToolsProtocol):
         super().on_message_complete()
         self._stage = "idle"
         self._disarm()
+        self.room.serve(self)
         if self.cycle.response_complete:
             self.transport.close()
 
     def on_response_complete(self) -> None:
         """Watch that the client reads its answer, which may still lie in our buffer."""
         super().on_response_complete()
+        if (
+            self._running is not None and self._running.response_complete
+        ):  # and no other request has been begun
+            self.room.wait(self)
         if self._look is None:
             self._unsent_bytes = self._looks_without_progress = 0
             self._look_later()
+
+    def shutdown(self) -> None:
+        """Leave after the answer in progress; a request that is arriving gets one too."""
+        if self._stage != "head":
+            super().shutdown()
 
     def _look_later(self) -> None:
         self._look = self.loop.call_later(self.send_timeout_s / _LOOKS, self._look_at_progress)
@@ -154,13 +238,15 @@ class GuardedProtocol(HttpToolsProtocol):
             self._deadline.cancel()
             self._deadline = None
 
-    def _refuse_and_stop(self, reason: Reason) -> NoReturn:
-        self._refuse(reason)
-        raise _RefusedError
-
     def _refuse(self, reason: Reason) -> None:
         """Close the connection, with an answer if the client waits for one and none is on its way."""
         self.metrics.rejected.labels(reason.code).inc()
+        self._is_deaf = True
+        before = self._request_before()
+        if before is not None:
+            before.keep_alive = False  # what came before is answered, then the connection ends
+            self.cycle = before
+            return
         if self._awaits_answer() and not self.transport.is_closing():
             body = msgspec.json.encode({"error": reason.code, "message": reason.message, "loc": [], "id": ""})
             head = b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(
@@ -169,16 +255,30 @@ class GuardedProtocol(HttpToolsProtocol):
             self.transport.write(STATUS_LINE[reason.status] + head + body)
         self.transport.close()
 
+    def _request_before(self) -> RequestResponseCycle | None:
+        """Return the last request before the one that is refused, if it is still to be answered."""
+        if self._stage == "body":
+            if not self.pipeline:
+                return None
+            self.pipeline.popleft()  # the one that is refused
+        last = self.pipeline[0][0] if self.pipeline else self._running
+        return None if last is None or last.response_complete else last
+
     def _awaits_answer(self) -> bool:
-        if self._stage == "idle" or self.pipeline:
+        if self._stage == "idle":
             return False  # an answer on a silent connection would be taken for that of its first request
-        if self._stage == "head":
-            before: RequestResponseCycle | None = self.cycle  # uvicorn declares it as always there
-            return before is None or before.response_complete
-        return not self.cycle.response_started
+        return self._stage == "head" or not self.cycle.response_started
 
 
-def guarded(receipt_timeout_s: float, send_timeout_s: float, metrics: Metrics) -> type[GuardedProtocol]:
+def guarded(
+    settings: Settings, metrics: Metrics, is_leaving: Callable[[], bool], room: Room
+) -> type[GuardedProtocol]:
     """Return the protocol class of one server; uvicorn makes the instances, so it takes no arguments."""
-    settings = {"receipt_timeout_s": receipt_timeout_s, "send_timeout_s": send_timeout_s, "metrics": metrics}
-    return type("Guarded", (GuardedProtocol,), settings)
+    of_server = {
+        "receipt_timeout_s": settings.receipt_timeout_s,
+        "send_timeout_s": settings.send_timeout_s,
+        "metrics": metrics,
+        "is_leaving": staticmethod(is_leaving),
+        "room": room,
+    }
+    return type("Guarded", (GuardedProtocol,), of_server)

@@ -17,7 +17,7 @@ def usable_cpus(groups: Path = _GROUPS, membership: Path = _MEMBERSHIP) -> int:
 
     A fraction is rounded down: a thread too many would be throttled in the middle of a request.
     """
-    allowed = _allowed_cpus()
+    allowed = allowed_cpus()
     limits = [float(len(allowed) if allowed else os.cpu_count() or 1)]
     for directory in _directories(groups, membership):
         limits += [quota for quota in (_quota_v2(directory), _quota_v1(directory)) if quota is not None]
@@ -32,11 +32,11 @@ def own_cpus(workers: int) -> tuple[int, ...]:
     Left to itself Linux now and then has two threads that compute for a millisecond take turns on one CPU while another
     idles. Where the mask has more CPUs than there may be workers, they are others' as well, and nobody takes any.
     """
-    cpus = sorted(_allowed_cpus())
+    cpus = sorted(allowed_cpus())
     return tuple(cpus) if len(cpus) == workers else ()
 
 
-def _allowed_cpus() -> set[int]:
+def allowed_cpus() -> set[int]:
     """Return the affinity mask, which is empty where the system has none."""
     ask: Callable[[int], set[int]] | None = getattr(os, "sched_getaffinity", None)
     return ask(0) if ask else set()

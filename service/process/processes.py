@@ -30,8 +30,11 @@ from starlette.routing import Route
 from service.edge.admin import build_admin
 from service.edge.guard import read_body
 from service.edge.middleware import JsonResponse
+from service.edge.protocol import guarded
+from service.edge.room import Room
 from service.errors import Reason, Refused
 from service.process.cpus import usable_cpus
+from service.process.descriptors import ADMIN_CONNECTIONS
 from service.process.lifecycle import FORCED_EXIT, url_of
 from service.process.server import BOOT_FAILED, SideServer, bind, serve, server_config
 from service.rollout.handlers import PASSED_ON
@@ -121,7 +124,9 @@ class Fleet:
         """Serve until told to stop; return the exit code."""
         routes = [Route("/admin/{call:path}", self._pass_on, methods=["GET", "POST", "DELETE"])]
         app = build_admin(self, self._metrics, self._scrape, routes)
-        config = server_config(app, self._settings, self._metrics, lifespan=False)
+        room = Room(ADMIN_CONNECTIONS, self._metrics)
+        protocol = guarded(self._settings, self._metrics, self._leave.is_set, room)
+        config = server_config(app, self._settings, protocol, lifespan=False)
         with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
             runner.run(self._run(SideServer(config)))
         event("stopped")
@@ -278,6 +283,7 @@ async def _ask(port: int, call: Call) -> tuple[int, bytes] | None:
 def _serve_as_child(settings: Settings, public: socket.socket, admin: socket.socket) -> None:
     """Be one of the processes; until it serves, a signal to leave ends it without a word."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until it serves there is nothing to reload
     configure_logs(settings.log_format, settings.log_level)
     parent = multiprocessing.parent_process()
     assert parent is not None

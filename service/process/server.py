@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
+from ipaddress import ip_address
 from typing import Final
 
 import uvicorn
@@ -21,9 +22,12 @@ from starlette.types import ASGIApp
 
 from bundle import BundleError
 from service import create_app
-from service.edge.protocol import guarded
+from service.edge.protocol import GuardedProtocol, guarded
+from service.edge.room import Room
 from service.errors import CatalogueError, EngineError, KeyFileError
-from service.process.lifecycle import DrainingServer, Lifecycle, url_of
+from service.process.descriptors import ADMIN_CONNECTIONS, most_connections
+from service.process.lifecycle import DrainingServer, Lifecycle, State, url_of
+from service.process.prelude import leaving_at_once
 from service.settings import Settings, SettingsError
 from service.telemetry.logs import event
 from service.telemetry.metrics import Metrics
@@ -54,6 +58,17 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
+def bind_both(settings: Settings) -> tuple[socket.socket, socket.socket]:
+    """Take both addresses, the public one first; OSError says which cannot be had."""
+    public = bind(settings.host, settings.port)
+    admin = bind(settings.admin_host, settings.admin_port)
+    (host, port), (admin_host, admin_port) = (each.getsockname()[:2] for each in (public, admin))
+    is_within = host == admin_host or any(ip_address(each).is_unspecified for each in (host, admin_host))
+    if port == admin_port and is_within:  # the system lets two be bound, and refuses the second to listen
+        raise OSError(f"cannot listen on {admin_host} port {port}: the public listener is there")
+    return public, admin
+
+
 def refuse_to_start(why: object) -> int:
     """Say in one line why there will be no service, and return the exit code."""
     sys.stderr.write(f"shelfrank: {why}\n")
@@ -64,15 +79,20 @@ def serve(
     settings: Settings, public: socket.socket, admin: socket.socket, *, parent: int | None = None
 ) -> int:
     """Load the bundle and serve it; return the exit code. `parent` is for one of several, see DrainingServer."""
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until it serves there is nothing to reload
     try:
-        app = create_app(settings)
+        with leaving_at_once() if parent is None else contextlib.nullcontext():
+            app = create_app(settings)
     except BundleError as error:
         return refuse_to_start(f"bundle refused ({error.code}): {error}")
     except KeyFileError as error:
         return refuse_to_start(f"SHELFRANK_API_KEYS_FILE: {error}")
     except (EngineError, CatalogueError, SettingsError, OSError) as error:
         return refuse_to_start(error)
+    for listener in (public, admin):
+        try:
+            listener.listen(BACKLOG)
+        except OSError as error:  # another service that was starting too was faster
+            return refuse_to_start(f"cannot listen on {url_of(listener)}: {error.strerror}")
     return serve_app(app, settings, public, admin, parent=parent)
 
 
@@ -90,9 +110,15 @@ def serve_app(
     gc.freeze()  # what a start leaves behind lives as long as the process
     metrics: Metrics = app.state.metrics
     lifecycle: Lifecycle = app.state.lifecycle
-    config = server_config(app, settings, metrics, lifespan=True)
+
+    def is_leaving() -> bool:
+        return lifecycle.state is State.DRAINING
+
+    public_room, admin_room = Room(most_connections(), metrics), Room(ADMIN_CONNECTIONS, metrics)
+    config = server_config(app, settings, guarded(settings, metrics, is_leaving, public_room), lifespan=True)
     server = DrainingServer(config, lifecycle, settings.drain_delay_s, admin_url=url_of(admin), parent=parent)
-    side = SideServer(server_config(app.state.admin, settings, metrics, lifespan=False))
+    beside = guarded(settings, metrics, is_leaving, admin_room)
+    side = SideServer(server_config(app.state.admin, settings, beside, lifespan=False))
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
         runner.run(_serve_both(server, public, side, admin, app.state.rollout.want_reload))
         if lifecycle.exit_code:
@@ -103,12 +129,14 @@ def serve_app(
     return 0
 
 
-def server_config(app: ASGIApp, settings: Settings, metrics: Metrics, *, lifespan: bool) -> uvicorn.Config:
+def server_config(
+    app: ASGIApp, settings: Settings, protocol: type[GuardedProtocol], *, lifespan: bool
+) -> uvicorn.Config:
     """Return how uvicorn serves an application of ours; only the public one has a lifespan, and drains for long."""
     return uvicorn.Config(
         app,
         loop="uvloop",
-        http=guarded(settings.receipt_timeout_s, settings.send_timeout_s, metrics),
+        http=protocol,
         ws="none",
         lifespan="on" if lifespan else "off",
         log_config=None,

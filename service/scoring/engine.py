@@ -79,9 +79,11 @@ def pick_precision(setting: str, device: Device, manifest: Manifest) -> str:
     return next((name for name in wanted if name in offered), manifest.default_precision)
 
 
-def is_native(engine: Engine, layout: EncoderLayout | None) -> bool:
-    """Say whether a setting means the native engine for a graph; `native` does so even where it cannot be opened."""
-    return engine == "native" or (engine == "auto" and not better_elsewhere(layout))
+def why_not_native(engine: Engine, layout: EncoderLayout | None) -> str:
+    """Say why the native engine does not compute a graph; empty if it is to, even where it cannot be opened."""
+    if engine == "onnxruntime":
+        return "engine is onnxruntime"
+    return "" if engine == "native" else better_elsewhere(layout)
 
 
 def open_sessions(
@@ -104,7 +106,7 @@ def open_sessions(
     layout = manifest.graph(precision).layout
     opener = partial(OrtSession, device=device)
     opens: Callable[[bytes], OrtSession | NativeSession] = opener
-    if is_native(engine, layout):
+    if not why_not_native(engine, layout):
         opens = partial(NativeSession, layout)
     try:
         first = verify_bundle(bundle, opens, precision)

@@ -136,6 +136,11 @@ class Metrics:
         self.slow_readers = Counter(
             "shelfrank_slow_readers", "Connections cut because nobody read the answer.", registry=registry
         )
+        self.shed_connections = Counter(
+            "shelfrank_shed_connections",
+            "Connections closed because descriptors ran short.",
+            registry=registry,
+        )
         self.key_file_errors = Counter(
             "shelfrank_key_file_errors",
             "Times that a changed file of API keys made no sense, and the old keys stayed.",

@@ -1,5 +1,6 @@
 """The machine's peaks: what is measured, and with what where there is no compiler."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,14 @@ def test_rate_counts_all_threads(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="as many CPUs"):
         rate(Work("none", 1.0, lambda: None), 10_000)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_rate_needs_no_call_of_linux(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where threads cannot be placed, as on macOS, they are measured where the system puts them."""
+    for name in ("sched_getaffinity", "sched_setaffinity"):
+        monkeypatch.delattr(os, name)
+
+    assert rate(Work("none", 1.0, lambda: None), 1) > 0
 
 
 @pytest.mark.skipif(

@@ -14,10 +14,9 @@ from bundle.errors import (
     FileSetMismatch,
     HashMismatch,
     InvalidName,
-    LinkRefused,
     ManifestInvalid,
     NotFound,
-    OutsideRoot,
+    NotPlain,
     SizeMismatch,
     Unreadable,
 )
@@ -47,13 +46,6 @@ def test_read_returns_the_written_bytes(root: Path) -> None:
         bundle.files["card.md"] = b""  # type: ignore[index] # the point of the test
 
 
-def test_root_may_be_a_link(root: Path, tmp_path: Path) -> None:
-    """Mounted volumes are often links; only what is below the root must be plain."""
-    (tmp_path / "link").symlink_to(root)
-
-    assert read_bundle(tmp_path / "link", NAME).id == read_bundle(root, NAME).id
-
-
 @pytest.mark.parametrize(
     "name", ["", "..", "../tiny", "tiny/../tiny", "/etc", "tiny\0", "TINY", ".tiny", "a..b", "tiny/"]
 )
@@ -64,56 +56,21 @@ def test_name_outside_the_grammar(root: Path, name: str) -> None:
 
 
 def test_absent_bundle(root: Path) -> None:
-    """No directory, or one without a manifest, is no bundle."""
+    """No directory, or one without a manifest, is no bundle; the message says where was searched."""
     (root / "empty").mkdir()
 
-    for name in ("absent", "empty"):
-        with pytest.raises(NotFound):
-            read_bundle(root, name)
-
-
-def test_directory_that_leads_outside_the_root(root: Path, tmp_path: Path) -> None:
-    """A link out of the root is refused even if a bundle lies there."""
-    shutil.move(root / NAME, tmp_path / "elsewhere")
-    (root / NAME).symlink_to(tmp_path / "elsewhere")
-
-    with pytest.raises(OutsideRoot):
-        read_bundle(root, NAME)
-
-
-def test_directory_that_is_a_link(root: Path) -> None:
-    """A link within the root is refused too: the bundle's place is its identity."""
-    (root / "alias").symlink_to(root / NAME)
-
-    with pytest.raises(LinkRefused):
-        read_bundle(root, "alias")
+    with pytest.raises(NotFound, match=f"no bundle absent in {root}$"):
+        read_bundle(root, "absent")
+    with pytest.raises(NotFound, match=f"{root}/empty holds no manifest.json"):
+        read_bundle(root, "empty")
 
 
 def test_bundle_that_is_a_file(root: Path) -> None:
     """A plain file in the bundle's place is refused."""
     (root / "file").write_bytes(b"")
 
-    with pytest.raises(LinkRefused):
+    with pytest.raises(NotPlain):
         read_bundle(root, "file")
-
-
-@pytest.mark.parametrize("name", ALL_NAMES)
-def test_symbolic_link(root: Path, tmp_path: Path, name: str) -> None:
-    """A file that is a link is refused, whatever it points to."""
-    shutil.move(root / NAME / name, tmp_path / "target")
-    (root / NAME / name).symlink_to(tmp_path / "target")
-
-    with pytest.raises(LinkRefused):
-        read_bundle(root, NAME)
-
-
-@pytest.mark.parametrize("name", ALL_NAMES)
-def test_hard_link(root: Path, tmp_path: Path, name: str) -> None:
-    """A file with a second name can be changed from elsewhere, so it is refused."""
-    os.link(root / NAME / name, tmp_path / "second")
-
-    with pytest.raises(LinkRefused):
-        read_bundle(root, NAME)
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
@@ -122,25 +79,35 @@ def test_thing_that_is_no_plain_file(root: Path, make: object) -> None:
     (root / NAME / "card.md").unlink()
     make(root / NAME / "card.md")  # type: ignore[operator] # both take a path
 
-    with pytest.raises(LinkRefused):
+    with pytest.raises(NotPlain):
         read_bundle(root, NAME)
 
 
 @pytest.mark.parametrize("name", list(FILES))
 def test_missing_file(root: Path, name: str) -> None:
-    """Every file of the manifest has to be there."""
+    """Every file of the manifest has to be there, and the message names one that is not."""
     (root / NAME / name).unlink()
 
-    with pytest.raises(FileSetMismatch):
+    with pytest.raises(FileSetMismatch, match=f"^missing: '{name}'$"):
         read_bundle(root, NAME)
 
 
-@pytest.mark.parametrize("name", ["extra.txt", ".hidden", "model.onnx.data", "MANIFEST.JSON", b"\xff"])
+@pytest.mark.parametrize("name", ["extra.txt", ".DS_Store", "model.onnx.data", "MANIFEST.JSON", b"\xff"])
 def test_extra_file(root: Path, name: str | bytes) -> None:
-    """Nothing else may be there, whatever its name."""
+    """Nothing else may be there, whatever its name, and the message has it in ASCII."""
     (root / NAME / os.fsdecode(name)).write_bytes(b"")
 
-    with pytest.raises(FileSetMismatch):
+    with pytest.raises(FileSetMismatch) as caught:
+        read_bundle(root, NAME)
+    assert str(caught.value) == f"not in the manifest: {os.fsdecode(name)!a}"
+
+
+def test_many_extra_files(root: Path) -> None:
+    """Of many files the message names a few and counts the rest."""
+    for number in range(9):
+        (root / NAME / f"extra-{number}").write_bytes(b"")
+
+    with pytest.raises(FileSetMismatch, match=r"'extra-0', 'extra-1', 'extra-2' and 6 more$"):
         read_bundle(root, NAME)
 
 

@@ -1,6 +1,7 @@
 """Tests of service/boot.py."""
 
 import asyncio
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,23 @@ def test_a_model_knows_from_the_start_what_a_run_costs(tiny_bundle: Path) -> Non
 
     assert 0 < model.costs.seconds(48, 1) <= model.costs.seconds(48 * 64, 64)
     assert CostModel().seconds(480, 10) != model.costs.seconds(480, 10)
+
+
+@pytest.mark.parametrize("engine", ["auto", "onnxruntime"])
+def test_the_log_says_why_an_engine_was_not_taken(
+    tiny_bundle: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, engine: str
+) -> None:
+    """The line of a loaded bundle has the reason against the native engine: the setting, the bundle or the machine."""
+    monkeypatch.setattr(logging.getLogger("shelfrank"), "propagate", True)
+    layout = read_bundle(tiny_bundle, "tiny").manifest.graph().layout
+    with caplog.at_level("INFO", "shelfrank"):
+        load_model("tiny", Settings(models_root=tiny_bundle, workers=1, engine=engine))  # type: ignore[arg-type]
+    (loaded,) = (record for record in caplog.records if record.message == "loaded")
+    told = vars(loaded)["fields"]
+
+    expected = "engine is onnxruntime" if engine == "onnxruntime" else better_elsewhere(layout) or None
+    assert told["not_native"] == expected
+    assert (told["engine"] == "native") == (expected is None)
 
 
 @pytest.mark.parametrize("name", ["absent", "../tiny", "tiny/", "", ".", "TINY", "tiny\x00"])

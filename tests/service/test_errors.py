@@ -7,12 +7,14 @@ import pytest
 from service.errors import Reason
 from tests.service.support import ROOT
 
+STATUSES = {*(400, 401, 403, 404, 405, 408, 409, 413, 415, 422, 429, 431), *(500, 501, 503, 504, 507)}
+
 
 @pytest.mark.parametrize("reason", Reason, ids=lambda reason: reason.code)
 def test_a_reason_is_a_code_a_status_and_one_sentence(reason: Reason) -> None:
     """Codes are short snake case, statuses are errors, and messages are short single sentences."""
     assert re.fullmatch(r"[a-z][a-z_]{3,30}", reason.code)
-    assert reason.status in {400, 401, 403, 404, 405, 408, 409, 413, 415, 422, 429, 431, 500, 503, 504, 507}
+    assert reason.status in STATUSES
     assert len(reason.message) <= 120
     assert reason.message.endswith(".")
 

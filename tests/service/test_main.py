@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import shutil
 import signal
 import socket
@@ -71,6 +72,38 @@ def test_an_address_in_use_is_named(tiny_bundle: Path) -> None:
 
     assert code == 3
     assert f"127.0.0.1 port {port}" in err
+
+
+@pytest.mark.parametrize(
+    ("host", "admin_host"), [("127.0.0.1", "127.0.0.1"), ("0", "127.0.0.1"), ("127.0.0.1", "0")]
+)
+def test_two_listeners_on_one_address_are_refused(tiny_bundle: Path, host: str, admin_host: str) -> None:
+    """Both listeners on one address, or one within the other's, is one line before the bundle is read."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    flags = ("--host", host, "--port", port, "--admin-host", admin_host, "--admin-port", port)
+    code, err = _fails(tiny_bundle, *flags, "--bundle", "absent")
+
+    assert (3, 1) == (code, err.count("\n"))
+    assert f"port {port}: the public listener is there" in err
+
+
+def test_who_loses_the_race_for_an_address_says_so(tiny_bundle: Path, tmp_path: Path) -> None:
+    """A second service that took the same address while this one was starting is one line and exit code 3."""
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", 0))  # and does not listen yet
+        port = other.getsockname()[1]
+        keys = tmp_path / "keys"
+        os.mkfifo(keys)  # until somebody writes to it the start goes on
+        popen = start(tiny_bundle, "--port", str(port), "--api-keys-file", str(keys), "--log-level", "error")
+        with keys.open("w", encoding="ascii") as file:  # opened by both, so the service has bound the address
+            other.listen()
+            file.write(f"shop {'0' * 64}\n")
+        _, err = popen.communicate(timeout=WAIT_S)
+
+    assert (3, 1) == (popen.returncode, err.count("\n"))
+    assert f"cannot listen on http://127.0.0.1:{port}" in err
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "tokenizer.json", "golden.jsonl", "manifest.json", "card.md"])

@@ -3,10 +3,13 @@ import json, hashlib, sys, gzip
 from pathlib import Path
 import numpy as np, pyarrow as pa, pyarrow.parquet as pq
 sys.path.insert(0, ".")
-from training.data import read_sources, read_jsonl, FIELDS
+from training.data import read_sources, FIELDS
 from training.augment import unique_products
 from training.splits import normalize_query, query_words
 from training.sections import DataRecipe
+
+def read_jsonl(path):
+    return map(json.loads, gzip.open(path, "rt", encoding="utf-8"))
 
 D = "../shared/data/"
 OUT = Path("OUT/data"); OUT.mkdir(exist_ok=True)

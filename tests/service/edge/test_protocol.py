@@ -317,11 +317,11 @@ def test_time_counts_from_the_first_byte(process: Process) -> None:
     with _connect(process) as client:
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         totals = []
-        for pause_s in (0.0, 0.3):
+        for pause_s in (0.0, 0.5):
             client.sendall(request[:20])  # in the middle of the first line
             time.sleep(pause_s)
             client.sendall(request[20:])
             _, answer = _read_answer(client)
             totals.append(json.loads(answer)["timings_ms"]["total"])
 
-    assert totals[0] < 300 <= totals[1]
+    assert totals[0] < 400 <= totals[1]
