@@ -2,7 +2,7 @@
 # than Python 3.11, make and a package registry.
 # PYTHON=/path/to/python picks the interpreter, ARGS="..." is handed to the program a verb runs.
 .DEFAULT_GOAL := help
-.PHONY: help serve test fuzz check format bench bench-check bench-peers distil image lock clean
+.PHONY: help serve test fuzz check format clients bench bench-check bench-peers distil image lock clean
 
 IMAGE ?= shelfrank:cpu
 RECIPE ?= training/recipes/tiny.toml
@@ -34,6 +34,10 @@ check: .venv-test ## formatting, lint, types and import rules, in seconds
 format: .venv-test ## format the code and apply the safe lint fixes
 	.venv-test/bin/ruff format
 	.venv-test/bin/ruff check --fix
+
+clients: ## rank through some forty clients of other rerankers, each installed here, and keep docs/clients.md
+	@requirements/install .venv requirements/serve.lock
+	@.venv/bin/python -m clients.run $(ARGS)
 
 bench: .venv-test ## measure the latency of the default bundle (open loop, real products)
 	.venv-test/bin/python benchmarks/latency.py $(ARGS)
