@@ -1,6 +1,6 @@
-"""Plain HTTP: the very bodies that applications send, and curl where it is installed.
+"""Plain HTTP: the bodies that applications send, and curl where it is installed.
 
-Knows what Open WebUI, Dify, RAGFlow, SiliconFlow and llama.cpp send; does not know what is right.
+Knows what Open WebUI, Dify, RAGFlow, SiliconFlow, Elasticsearch and llama.cpp send; does not know what is right.
 Invariant: every request names a model that is not served here, but curl's, which names none.
 """
 
@@ -58,6 +58,17 @@ def llama_cpp(query: str, documents: list[str]) -> dict[str, Any]:
     return {"model": "some-model", "query": query, "top_n": len(documents), "documents": documents}
 
 
+def openshift_ai(query: str, documents: list[str]) -> dict[str, Any]:
+    """Elasticsearch's inference service "openshift_ai" with all that it may send."""
+    return {
+        "model": MODEL,
+        "query": query,
+        "documents": documents,
+        "top_n": len(documents),
+        "return_documents": True,
+    }
+
+
 def posted(body: Body) -> Callable[[str, str, list[str]], Ranking]:
     """Return what asks with a body, and reads the answer as all these applications do."""
 
@@ -96,6 +107,7 @@ if __name__ == "__main__":
         Row("RAGFlow (OpenAI-API-Compatible)", "", "Base url", path, posted(open_webui)),
         Row("RAGFlow (Xinference)", "", "Base url", path, posted(ragflow_xinference)),
         Row("SiliconFlow", "", "POST", path, posted(siliconflow)),
+        Row("Elasticsearch (openshift_ai)", "", "POST", path, posted(openshift_ai)),
         Row("llama.cpp", "", "POST", path, posted(llama_cpp)),
         Row("llama.cpp", "", "POST", "{url}/v1/reranking", posted(llama_cpp)),
     )

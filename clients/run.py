@@ -47,6 +47,9 @@ START_TIMEOUT_S: Final = 60
 INSTALL_TIMEOUT_S: Final = 900
 ASK_TIMEOUT_S: Final = 120
 LONGEST_REASON: Final = 160
+SPOKEN: Final = ("POST", "Base url")
+"""What is no option of a program, but what a request does, or a field of a page."""
+
 QUIET: Final = {  # nothing is asked or told on the network but the service
     "ANONYMIZED_TELEMETRY": "False",
     "AGNO_TELEMETRY": "false",
@@ -62,7 +65,7 @@ QUIET: Final = {  # nothing is asked or told on the network but the service
 
 @dataclass(frozen=True, slots=True)
 class Home:
-    """Where programs run: what sets it up, what has to be there for that, how a program is called, and which."""
+    """Where programs run: what has to be there, what sets it up, what calls a program, and which there are."""
 
     name: str
     needs: str
@@ -78,7 +81,7 @@ def _python(name: str, *programs: str) -> Home:
         f"clients-{name}",
         "bash",
         ["requirements/install", folder, lock],
-        [f"{folder}/bin/python", "-m", "clients.{stem}"],
+        [f"{folder}/bin/python"],
         programs,
     )
 
@@ -95,11 +98,11 @@ HOMES: Final = (
         "node",
         "npm",
         ["npm", "ci", "--prefix", "clients/node", "--ignore-scripts", "--no-audit", "--no-fund"],
-        ["node", "clients/{name}"],
+        ["node"],
         [f"node/{stem}.mjs" for stem in ("cohere", "voyageai", "langchain", "ai_sdk", "huggingface")],
     ),
-    Home("java", "java", ["java", "-version"], ["java", "clients/java/Probe.java"], ["java/Probe.java"]),
-    Home("plain", sys.executable, [], [sys.executable, "-m", "clients.plain"], ["plain.py"]),
+    Home("java", "java", ["java", "-version"], ["java"], ["java/Probe.java"]),
+    Home("plain", sys.executable, [], [sys.executable], ["plain.py"]),
 )
 
 
@@ -153,12 +156,14 @@ def serving() -> Iterator[str]:
         if not address.done():
             address.set_exception(NotThere(f"the service did not start: {last.strip()}"))
 
-    threading.Thread(target=listen, daemon=True).start()
-    try:
-        yield address.result(START_TIMEOUT_S)
-    finally:
-        service.terminate()
-        service.wait(START_TIMEOUT_S)
+    listener = threading.Thread(target=listen, daemon=True)
+    listener.start()
+    with service:  # which closes its pipe and waits for it
+        try:
+            yield address.result(START_TIMEOUT_S)
+        finally:
+            service.terminate()
+            listener.join(START_TIMEOUT_S)
 
 
 def expected(url: str) -> list[tuple[int, float]]:
@@ -174,10 +179,10 @@ def expected(url: str) -> list[tuple[int, float]]:
 def ask(home: Home, program: str, url: str, right: Sequence[tuple[int, float]]) -> list[Line]:
     """Run a program and judge every row that it prints; one that prints none is a row by itself."""
     print(f"asking {program}", file=sys.stderr, flush=True)
-    call = [part.format(name=program, stem=Path(program).stem) for part in home.call]
+    target = ["-m", f"clients.{Path(program).stem}"] if program.endswith(".py") else [f"clients/{program}"]
     try:
         done = subprocess.run(  # noqa: S603  our own roster
-            [*call, url, QUERY, *DOCUMENTS],
+            [*home.call, *target, url, QUERY, *DOCUMENTS],
             cwd=REPOSITORY,
             env=os.environ | QUIET,
             capture_output=True,
@@ -195,7 +200,7 @@ def ask(home: Home, program: str, url: str, right: Sequence[tuple[int, float]]) 
 
 def _judged(told: dict[str, Any], program: str, url: str, right: Sequence[tuple[int, float]]) -> Line:
     place = told["value"].format(url=PLACE, host=PLACE.removeprefix("http://"))
-    setting = f'{told["name"]}="{place}"' if told["name"].isidentifier() else f"{told['name']} {place}"
+    setting = f"{told['name']} {place}" if told["name"] in SPOKEN else f'{told["name"]}="{place}"'
     verdict = HELD
     if "error" in told or "error" in told.get("answer", {}):
         verdict = _no(told.get("error") or told["answer"]["message"], url)

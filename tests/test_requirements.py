@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-LOCKS = ("serve", "train", "test", "gpu", "optimum")
+LOCKS = (
+    *("serve", "train", "test", "gpu", "optimum"),
+    *("clients-makers", "clients-frameworks", "clients-litellm"),
+)
 
 
 def _entries(name: str) -> dict[str, tuple[str, list[str]]]:
@@ -36,7 +39,7 @@ def test_no_lock_names_an_address(name: str) -> None:
     """A lock says what to install, never from where."""
     text = (ROOT / f"requirements/{name}.lock").read_text(encoding="utf-8")
 
-    assert re.findall(r"https?:|index|find-links|@ |file:", text) == []
+    assert re.findall(r"https?:|index-url|find-links|@ |file:", text) == []
 
 
 @pytest.mark.parametrize("name", ["serve", "train"])
