@@ -28,7 +28,6 @@ from clients.table import HELD, PLACE, Line, lost, merged, read, rows, write
 
 REPOSITORY: Final = Path(__file__).resolve().parents[1]
 RECORD: Final = REPOSITORY / "docs" / "clients.md"
-FOLDER: Final = REPOSITORY / "clients"
 QUERY: Final = "wireless mouse"
 DOCUMENTS: Final = (
     "USB-C charging cable, 2 m",
@@ -164,6 +163,7 @@ def serving() -> Iterator[str]:
         finally:
             service.terminate()
             listener.join(START_TIMEOUT_S)
+            service.kill()  # nothing, if it has ended as it was told
 
 
 def expected(url: str) -> list[tuple[int, float]]:
@@ -192,10 +192,10 @@ def ask(home: Home, program: str, url: str, right: Sequence[tuple[int, float]]) 
         )
     except subprocess.TimeoutExpired:
         return [Line(program, program, "", "", f"no: it took longer than {ASK_TIMEOUT_S} s")]
-    told = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"client":')]
-    if not told:
+    told = [line for line in done.stdout.splitlines() if line.startswith('{"client":')]
+    if done.returncode != 0 or not told:
         return [Line(program, program, "", "", _no(_last_line(done.stderr), url))]
-    return [_judged(each, program, url, right) for each in told]
+    return [_judged(json.loads(each), program, url, right) for each in told]
 
 
 def _judged(told: dict[str, Any], program: str, url: str, right: Sequence[tuple[int, float]]) -> Line:
@@ -261,8 +261,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     wanted = [home for home in HOMES if not options.only or home.name in options.only.split(",")]
     try:
         now, unasked = ask_all(wanted)
-    except NotThere as reason:
-        print(f"FAILED: {reason}", file=sys.stderr)
+    except (NotThere, TimeoutError) as reason:
+        print(f"FAILED: {reason or 'the service did not start in time'}", file=sys.stderr)
         return 1
     unasked += [program for home in HOMES if home not in wanted for program in home.programs]
     before = read(RECORD.read_text(encoding="utf-8")) if RECORD.exists() else []
