@@ -129,7 +129,8 @@ def set_up(home: Home) -> None:
     except subprocess.TimeoutExpired:
         raise NotThere(f"it was not set up within {INSTALL_TIMEOUT_S} s") from None
     if done.returncode != 0:
-        raise NotThere(_last_line(done.stderr))
+        said = [line for line in done.stderr.splitlines() if "error" in line.lower()]
+        raise NotThere(said[0] if said else _last_line(done.stderr))
 
 
 @contextmanager

@@ -83,6 +83,11 @@ def test_a_program_that_breaks_is_a_row() -> None:
     [
         ("no-such-tool", [], "there is no no-such-tool here"),
         (sys.executable, [sys.executable, "-c", "raise SystemExit('no wheel')"], "no wheel"),
+        (
+            sys.executable,
+            [sys.executable, "-c", "raise SystemExit('x\\nERROR: no wheel\\nbye')"],
+            "ERROR: no wheel",
+        ),
     ],
 )
 def test_what_is_not_there(needs: str, command: list[str], reason: str) -> None:
