@@ -19,7 +19,7 @@ _ROW: Final = re.compile(
 _HEAD: Final = """# Clients
 
 Written by `make clients`, which starts the service with the default bundle and has each of these clients rank the same eight products, each set up as its own documentation says; the link is to the program that does it, for you to copy from.
-"yes" means the order of `POST /v1/rerank` and its scores to five decimals; `http://shelfrank:8000` stands for the service's address, and wherever a model is named it is a foreign one.
+"yes" means the order of `POST /v1/rerank` and its scores to five decimals; `http://shelfrank:8000` stands for the service's address, and a model that is named is a foreign one, but where a client looks it up first.
 `make clients` fails if a row that says "yes" does not hold any more; a client that cannot be installed where it runs is named in its output, and its row stays as it is.
 How to set up each: [api.md](api.md#i-use-x-so-i-set-y).
 
