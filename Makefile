@@ -23,7 +23,7 @@ test: check ## run the checks, then every test with coverage
 	.venv-test/bin/python -m pytest --cov --cov-report=term:skip-covered $(FLOOR) $(ARGS)
 
 fuzz: .venv-test ## 20,000 requests of every API with broken bytes, other ones each time (minutes)
-	FUZZ_CASES=20000 .venv-test/bin/python -m pytest tests/service/edge/test_raw_bytes.py $(ARGS)
+	FUZZ_CASES=20000 .venv-test/bin/python -m pytest tests/service/http/test_raw_bytes.py $(ARGS)
 
 check: .venv-test ## formatting, lint, types and import rules, in seconds
 	.venv-test/bin/ruff format --check

@@ -66,7 +66,7 @@ def make_lists(size: int, count: int, seed: int) -> Lists:
 def shelfrank(folder: Path, device: str) -> Iterator[Engine]:
     """Start the service's scorer on the bundle: queue, workers and engine, all but HTTP and the cache."""
     from service.boot import build_scorer, load_model  # noqa: PLC0415 - each engine's process loads that engine alone
-    from service.scoring.budget import Terms  # noqa: PLC0415
+    from service.domain.budget import Terms  # noqa: PLC0415
     from service.settings import Settings  # noqa: PLC0415
     from service.telemetry.metrics import Metrics  # noqa: PLC0415
 

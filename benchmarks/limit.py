@@ -34,9 +34,9 @@ from benchmarks.workload import Recorder, make_lists, open_bundle, read_shape, r
 from bundle import Bundle
 from bundle.rows import Rows, padded_length
 from bundle.verify import Session
+from service.engine.sessions import OrtSession, is_native
 from service.native.session import NativeSession
 from service.process.cpus import usable_cpus
-from service.scoring.engine import OrtSession, is_native
 
 MEASURED, FAILED, BELOW = 0, 1, 2
 LEAST: Final = {"wide": 0.6, "narrow": 0.4}  # of the CLS-only limit, hidden 256 and above, and below

@@ -36,7 +36,7 @@ from benchmarks.target import (
 )
 from bundle import PairEncoder, Product, read_bundle
 from bundle.rows import assemble, padded_length
-from service.scoring.engine import open_sessions
+from service.engine.sessions import open_sessions
 
 MEASURED, FAILED = 0, 1
 LIST: Final = 50

@@ -24,10 +24,10 @@ from benchmarks.target import REPOSITORY
 from bundle import Bundle, PairEncoder, Product, read_bundle
 from bundle.rows import Rows
 from bundle.verify import Session
+from service.engine.model import ServedModel
+from service.engine.sessions import Engine, OrtSession, open_sessions
 from service.process.cpus import own_cpus
-from service.scoring.engine import Engine, OrtSession, open_sessions
 from service.scoring.entry import Entry
-from service.scoring.model import ServedModel
 from service.scoring.worker import WorkerPool
 
 MODELS: Final = REPOSITORY / "models"

@@ -24,11 +24,11 @@ def create_app(settings: "Settings | None" = None) -> "FastAPI":
     Reads the settings from the environment if none are given.
     Raises SettingsError, BundleError or EngineError; nothing is served in that case.
     """
+    from service.app.application import API_VERSION, build_app
     from service.boot import (
         build_scorer,
         load_model,
     )  # here, because these imports are what makes the package heavy
-    from service.edge.http import API_VERSION, build_app
     from service.options import load_settings
     from service.rollout.versions import Version, Versions
     from service.settings import SettingsError

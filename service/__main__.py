@@ -15,8 +15,8 @@ def main() -> int:
     """Start, serve, drain; return the exit code."""
     prepare()
     from service.options import load_settings  # here, because a signal is to be heard while these are loaded
-    from service.process.processes import Fleet
-    from service.process.server import bind_both, refuse_to_start, serve
+    from service.processes import Fleet
+    from service.server import bind_both, refuse_to_start, serve
     from service.settings import SettingsError
     from service.telemetry.logs import configure_logs
 

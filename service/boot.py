@@ -14,16 +14,16 @@ from bundle.errors import UnexpectedBundle
 from service.cache.memory import ScoreCache
 from service.cache.shared import SharedCache, open_shared_cache
 from service.catalogue.catalogue import Catalogue
+from service.engine.cuda import open_gpu_session
+from service.engine.model import ServedModel
+from service.engine.sessions import measure_runs, open_sessions, pick_precision, why_not_native
+from service.engine.shapes import make_shapes
 from service.errors import EngineError
 from service.process.cpus import own_cpus, usable_cpus
 from service.scoring.admission import Admission
-from service.scoring.cuda import open_gpu_session
-from service.scoring.engine import measure_runs, open_sessions, pick_precision, why_not_native
 from service.scoring.entry import WORTHWHILE_TOKENS
-from service.scoring.model import ServedModel
 from service.scoring.ranker import Ranker
 from service.scoring.scorer import Scorer
-from service.scoring.shapes import make_shapes
 from service.scoring.worker import WorkerPool
 from service.settings import Settings
 from service.telemetry.logs import event

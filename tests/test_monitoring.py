@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from bundle import Bundle
-from service.scoring.model import ServedModel
+from service.engine.model import ServedModel
 from service.scoring.ranker import Ranker
 from service.telemetry.drift import Drift
 from service.telemetry.meters import NEWCOMERS

@@ -15,7 +15,7 @@ import pipe
 
 from bundle import Product
 from service.boot import build_scorer, load_model
-from service.scoring.budget import ANYBODY, Terms
+from service.domain.budget import ANYBODY, Terms
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 

@@ -10,11 +10,10 @@ from typing import Annotated, cast
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
-from service.api.schema import Document, Identifier, Query
+from service.domain.query import Document, Identifier, Query
+from service.domain.ranking import Place, Places, Ranking, decimal
 from service.native import ranking as native
 from service.native.session import is_usable
-from service.scoring.call import Ranking
-from service.scoring.ranking import Place, Places, decimal
 
 Score = Annotated[Raw, Meta(extra_json_schema={"type": "number", "minimum": 0.0, "maximum": 1.0})]
 

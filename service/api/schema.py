@@ -6,53 +6,21 @@ Invariant: any bytes give a request that can be scored, or Refused with a closed
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
 
 from bundle import Product
+from service.domain.budget import OnFailure, Priority, Wish, to_priority
+from service.domain.query import NO_TEXT, Asked, Clipped, Document, Query, Reference
 from service.errors import Reason, Refused, said
-from service.scoring.budget import NO_WISH, OnFailure, Priority, Wish, to_priority
 from service.settings import Settings
 
-TEXT_FIELDS: Final = Product._fields
 LISTS: Final = ("documents", "texts", "products")
-Identifier = Annotated[str, Meta(max_length=256)] | Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 
 
 Parsed = TypeVar("Parsed")
-_EMPTY: Final = "no text field"
-
-
-class Document(Struct, omit_defaults=True, gc=False):
-    """A product; a text field or an id is given, and fields not listed here are ignored."""
-
-    id: Identifier | None = None
-    title: str | None = None
-    brand: str | None = None
-    color: str | None = None
-    category: str | None = None
-    bullets: str | list[str] | None = None
-    description: str | None = None
-    text: str | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse a document without anything while parsing, so that a flood of `{}` ends at its first.
-
-        Being Python, it also lets the event loop have the interpreter in between when a worker parses.
-        """
-        if self.id is None and self.title is None and not self.has_texts:
-            raise ValueError(_EMPTY)
-
-    @property
-    def has_texts(self) -> bool:
-        """Whether any text field is given, be it empty."""
-        return not (
-            self.title is self.brand is self.color is self.category is None
-            and self.bullets is self.description is self.text is None
-        )
 
 
 class RerankRequest(Struct, forbid_unknown_fields=True):
@@ -104,42 +72,6 @@ def error_body(reason: Reason, loc: tuple[str | int, ...], request_id: str) -> b
     """Write an error in our own form."""
     answer = ErrorAnswer(reason.code, reason.message, said(reason, loc), list(loc), request_id)
     return msgspec.json.encode(answer)
-
-
-@dataclass(slots=True)  # not frozen, which makes making one three times as slow
-class Reference:
-    """A product of the catalogue by its id, and the fields that were sent with it, if any."""
-
-    id: str | int
-    product: Product | None
-
-
-class Clipped(Product):
-    """A product of which a text was longer than this server keeps, and lost its end."""
-
-
-Asked = Product | Reference
-"""A product as it was asked for: by its texts, or by its id where there is a catalogue."""
-
-
-@dataclass(frozen=True, slots=True)
-class Query:
-    """A request that can be scored: its query, its products, and what to return of them.
-
-    `clipped` of its products lost text to the limits; with `raw_scores` its scores are logits; `ignored` are those of
-    its keys that nobody here knows.
-    """
-
-    text: str
-    documents: Sequence[str | Document]
-    products: Sequence[Asked]
-    top_n: int
-    return_documents: bool
-    model: str | None
-    wish: Wish = NO_WISH
-    clipped: int = 0
-    raw_scores: bool = False
-    ignored: Sequence[str] = ()
 
 
 _DECODER: Final = msgspec.json.Decoder(RerankRequest)
@@ -197,11 +129,6 @@ def count_clipped(products: Sequence[Asked]) -> int:
     return sum(isinstance(product, Clipped) for product in own)
 
 
-def text_chars(product: Product) -> int:
-    """Return the number of characters of a product, over all its fields."""
-    return sum(map(len, product))
-
-
 def decode(decoder: msgspec.json.Decoder[Parsed], body: bytes) -> Parsed:
     """Decode a body strictly; Refused with the place of the first fault if it is not of the decoder's type."""
     try:
@@ -212,7 +139,7 @@ def decode(decoder: msgspec.json.Decoder[Parsed], body: bytes) -> Parsed:
         message = str(error)
         if message.startswith("Object contains unknown field"):
             raise Refused(Reason.UNKNOWN_FIELD) from None  # the rest of this message is the client's text
-        reason = Reason.EMPTY_DOCUMENT if message.startswith(_EMPTY) else Reason.INVALID_FIELD
+        reason = Reason.EMPTY_DOCUMENT if message.startswith(NO_TEXT) else Reason.INVALID_FIELD
         raise Refused(reason, _location(message)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise Refused(Reason.MALFORMED_JSON) from None

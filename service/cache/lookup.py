@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 
 from service.cache.memory import Claims, ScoreCache
-from service.scoring.budget import Terms
+from service.domain.budget import Terms
 
 Compute = Callable[[Sequence[int]], Awaitable[Mapping[int, float]]]
 """Computes pairs by their places, by the deadline; what it could not compute is not in the answer."""

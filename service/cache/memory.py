@@ -15,19 +15,11 @@ from typing import Self
 
 import numpy as np
 
+from service.cache.native_score_table import NativeScoreTable
 from service.cache.score_table import ScoreTable
-from service.native.score_table import NativeScoreTable
+from service.domain.budget import Terms
 from service.native.session import is_usable
-from service.scoring.budget import Terms
-
-
-@dataclass(slots=True)
-class CacheCounts:
-    """How many pairs each way was taken by, since the start."""
-
-    hits: int = 0
-    misses: int = 0
-    shared: int = 0
+from service.telemetry.cache_meter import CacheCounts
 
 
 @dataclass(slots=True, eq=False)

@@ -15,14 +15,13 @@ import time
 import zlib
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from enum import StrEnum
 from struct import Struct
 from typing import TYPE_CHECKING, Any, Final
 
 from service.cache.breaker import Breaker
 from service.cache.pair_keys import KEY_BYTES
 from service.settings import SettingsError
+from service.telemetry.cache_meter import SharedCounts, Trouble
 from service.telemetry.logs import event
 
 if TYPE_CHECKING:
@@ -44,28 +43,6 @@ PENDING: Final = 16_384  # pairs that wait to be stored; more are dropped
 BATCH: Final = 64  # pairs stored at once: 0.8 ms of the event loop, docs/decisions/0018-score-cache.md
 _logit: Final = Struct("<d")
 _value: Final = Struct("<dI")
-
-
-class Trouble(StrEnum):
-    """Why the server was of no use, as a label of a metric."""
-
-    TIMEOUT = "timeout"
-    CONNECTION = "connection"
-    REFUSED = "refused"
-    GARBAGE = "garbage"
-    PAUSED = "paused"
-    BUSY = "busy"
-
-
-@dataclass(slots=True)
-class SharedCounts:
-    """Pairs by what became of them, and lookups, writes or values by what troubled them, since the start."""
-
-    hits: int = 0
-    misses: int = 0
-    stored: int = 0
-    dropped: int = 0
-    troubles: dict[Trouble, int] = field(default_factory=lambda: dict.fromkeys(Trouble, 0))
 
 
 class SharedCache:

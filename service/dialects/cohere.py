@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Meta, Raw, Struct
 
 from service.api.mend import id_of, text_of
-from service.api.schema import TEXT_FIELDS, Document, Identifier, decode
+from service.api.schema import decode
 from service.dialects.dialect import (
     Ask,
     AtLeastOne,
@@ -22,6 +22,7 @@ from service.dialects.dialect import (
     ask_one,
     best_first,
 )
+from service.domain.query import TEXT_FIELDS, Document, Identifier
 from service.errors import Reason, Refused, said
 from service.settings import Settings
 

@@ -14,11 +14,12 @@ from msgspec import Meta, Raw, Struct
 from numpy.typing import NDArray
 
 from bundle import Manifest
-from service.api.schema import Asked, Document, check_query, to_products
+from service.api.schema import check_query, to_products
+from service.domain import ranking
+from service.domain.budget import NO_WISH, Wish
+from service.domain.query import Asked, Document
+from service.domain.ranking import Ranking
 from service.errors import Reason, Refused
-from service.scoring import ranking
-from service.scoring.budget import NO_WISH, Wish
-from service.scoring.call import Ranking
 from service.settings import Settings
 from service.telemetry.meters import Spoken
 

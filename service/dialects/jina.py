@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from service.api.schema import Document, decode
+from service.api.schema import decode
 from service.dialects.dialect import (
     Ask,
     AtLeastOne,
@@ -21,6 +21,7 @@ from service.dialects.dialect import (
     ask_one,
     best_first,
 )
+from service.domain.query import Document
 from service.errors import Reason, said
 from service.settings import Settings
 

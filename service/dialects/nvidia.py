@@ -9,8 +9,9 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from service.api.schema import Document, decode
+from service.api.schema import decode
 from service.dialects.dialect import Ask, Dialect, Refusal, Scored, ask_one, best_first
+from service.domain.query import Document
 from service.errors import Reason, said
 from service.settings import Settings
 

@@ -16,8 +16,6 @@ from msgspec import Struct
 from service.api.answer import encode_answer
 from service.api.mend import keys_of
 from service.api.schema import (
-    Document,
-    Query,
     check_query,
     count_clipped,
     decode,
@@ -28,10 +26,10 @@ from service.api.schema import (
 )
 from service.dialects import cohere, infinity, tei
 from service.dialects.dialect import MEANINGLESS, Ask, AtLeastOne, Dialect, Refusal, Scored, finite_logits
+from service.domain.budget import OnFailure, Priority, Wish, to_priority
+from service.domain.query import Document, Query
+from service.domain.ranking import Places, Ranking
 from service.errors import Reason, Refused
-from service.scoring.budget import OnFailure, Priority, Wish, to_priority
-from service.scoring.call import Ranking
-from service.scoring.ranking import Places
 from service.settings import Settings
 
 NAMED_KEYS: Final = 16

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bundle import Manifest
+from service.domain.ranking import Places
 from service.native.build import library_path
 from service.native.session import address_of
-from service.scoring.ranking import Places
 
 Columns = tuple[list[int], list[float], list[str | None], list[int]]
 """Indices, scores and labels of places, and how many products have each cause."""

@@ -13,13 +13,13 @@ from typing import Final
 
 import numpy as np
 
+from service.domain.budget import ANYBODY, Terms
+from service.domain.ranking import Ranking
+from service.engine.cost import CostModel
+from service.engine.model import ServedModel
 from service.errors import Refused
 from service.rollout.rollout import Fault, Floats, Limits, compare_scores, judge, takes_part
 from service.rollout.versions import Newcomer, NewcomerRole, Version, Versions
-from service.scoring.budget import ANYBODY, Terms
-from service.scoring.call import Ranking
-from service.scoring.cost import CostModel
-from service.scoring.model import ServedModel
 from service.scoring.ranker import AskedGroups
 from service.settings import Settings
 from service.telemetry.metrics import Metrics

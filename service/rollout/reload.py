@@ -13,12 +13,12 @@ from typing import Final
 
 from bundle import BundleError
 from bundle.manifest import is_name
-from service.api.models import Role
+from service.engine.model import ServedModel
 from service.errors import EngineError, Reason, Refused
 from service.process.memory import give_back
+from service.rollout.models import Role
 from service.rollout.rollout import Fault
 from service.rollout.versions import Newcomer, NewcomerRole, Version, Versions
-from service.scoring.model import ServedModel
 from service.telemetry.logs import event
 from service.telemetry.meters import NEWCOMERS
 from service.telemetry.metrics import Metrics

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from service.api.models import Model, ModelList, Role, describe_model, to_json
+from service.engine.model import ServedModel
+from service.rollout.models import Model, ModelList, Role, describe_model, to_json
 from service.rollout.rollout import Trial, takes_part
-from service.scoring.model import ServedModel
 from service.telemetry.drift import Drift
 from service.telemetry.metrics import Metrics
 from service.telemetry.served import Served

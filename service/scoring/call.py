@@ -10,7 +10,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, TypeVar
 
 import numpy as np
@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from bundle import Product
 from bundle.rows import NO_ROWS, Rows
-from bundle.text import Packed, ProductUse, TextUse
-from service.scoring.model import ServedModel
-from service.scoring.ranking import ALL_SCORED, NO_PLACES, Cause, Causes, Places, Unscored
+from bundle.text import Packed
+from service.domain.ranking import Cause, Causes, Ranking, Uses
+from service.engine.model import ServedModel
 
 Result = TypeVar("Result")
 Item = Product | Packed
@@ -31,45 +31,6 @@ _UNTIL_KNOWN: Final = int(
 )  # as a number: looking a member up takes as long as filling an array
 Groups = list[tuple[str, Sequence[Item]]]
 KNOWN_GROUPS: Final = 4  # that are read on the event loop, each in a few tenths of a millisecond at most
-Uses = Sequence[tuple[TextUse, Sequence[ProductUse]]]
-
-
-@dataclass(frozen=True, slots=True)
-class Ranking:
-    """All products of a call, best first, and what the call cost.
-
-    `logits` are in the order of the request, float32 [n], and not finite where a product has no score; `causes` say
-    why it has none. `uses` say for each query and its products how much of their texts was read, if that was asked for.
-    `admitted` counts the products that were let in, `rows` those that were tokenized, `cached` those whose logit was
-    known; tokens are those of the rows. `lengths` and `cut` say of each row its tokens and whether text was cut off;
-    rows are those of the first products. `cached_tokens` and `cached_cut` are of the pairs that were known.
-    """
-
-    places: Places = NO_PLACES
-    logits: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32), compare=False)
-    causes: Causes = field(default_factory=lambda: np.empty(0, np.int8), compare=False)
-    unscored: Unscored = ALL_SCORED
-    admitted: int = 0
-    rows: int = 0
-    tokens: int = 0
-    padding_tokens: int = 0
-    truncated: int = 0
-    unknown_tokens: int | None = 0
-    cached: int = 0
-    cached_tokens: int = 0
-    cached_cut: int = 0
-    lengths: Sequence[int] = ()
-    cut: bytes = b""
-    tokenize_s: float = 0.0
-    queue_s: float = 0.0
-    infer_s: float = 0.0
-    measure_s: float = 0.0
-    uses: Uses = ()
-
-    @property
-    def used_tokens(self) -> int:
-        """Tokens of all pairs that have a score, whenever they were read."""
-        return self.tokens + self.cached_tokens
 
 
 class Call:

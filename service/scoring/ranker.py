@@ -11,17 +11,17 @@ from typing import Final, TypeVar, cast
 import numpy as np
 
 from bundle import Product
-from service.api.schema import Asked, Reference, text_chars
 from service.cache.known import uses, with_use
 from service.cache.lookup import SharedStore, cached_logits
 from service.cache.memory import ScoreCache
 from service.cache.pair_keys import pair_keys, product_digest
 from service.catalogue.catalogue import Catalogue
 from service.catalogue.record import Found
-from service.scoring.budget import RESPOND_S, Terms
-from service.scoring.call import Groups, Ranking
-from service.scoring.model import ServedModel
-from service.scoring.ranking import ALL_SCORED, Cause
+from service.domain.budget import RESPOND_S, Terms
+from service.domain.query import Asked, Reference, text_chars
+from service.domain.ranking import ALL_SCORED, Cause, Ranking
+from service.engine.model import ServedModel
+from service.scoring.call import Groups
 from service.scoring.scorer import Scorer
 from service.telemetry.meters import CatalogueMeter
 

@@ -12,15 +12,15 @@ from itertools import accumulate
 from typing import Final, Generic, TypeVar
 
 from bundle.text import Packed
-from service.api.schema import text_chars
+from service.domain.budget import PRIORITIES, RESPOND_S, Terms
+from service.domain.query import text_chars
+from service.domain.ranking import Cause, Ranking
+from service.engine.cost import Slip
+from service.engine.model import ServedModel
 from service.errors import Reason, Refused
 from service.scoring.admission import CHARS_PER_TOKEN, Admission, documents_that_fit, predict_tokens
-from service.scoring.budget import PRIORITIES, RESPOND_S, Terms
-from service.scoring.call import Call, Groups, Ranking, on_loop
-from service.scoring.cost import Slip
+from service.scoring.call import Call, Groups, on_loop
 from service.scoring.entry import Entry
-from service.scoring.model import ServedModel
-from service.scoring.ranking import Cause
 from service.scoring.worker import Owner, WorkerPool
 
 Result = TypeVar("Result")

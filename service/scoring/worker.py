@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bundle.rows import Rows
-from service.scoring.budget import PRIORITIES
+from service.domain.budget import PRIORITIES
+from service.engine.model import ServedModel
 from service.scoring.entry import WORTHWHILE_TOKENS, Entry, Run, Tokenize
-from service.scoring.model import ServedModel
 from service.scoring.scheduler import Scheduler
 
 _WAKE_S: Final = 1.0  # an idle worker looks around this often, so that no wait is without end

@@ -10,7 +10,7 @@ from typing import Final, Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from service.scoring.budget import PRIORITIES
+from service.domain.budget import PRIORITIES
 
 STAGES: Final = ("receive", "parse", "queue", "tokenize", "infer", "respond", "total")
 """In the order of a request's life; the last is the whole of it."""

@@ -7,12 +7,12 @@ Invariant: a scrape shows the models of one moment, no series of a model that ha
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from service.scoring.model import ServedModel
+from bundle import Bundle
 from service.telemetry.drift import Drift, Reading
 from service.telemetry.meters import ROLES
 
@@ -20,12 +20,36 @@ WHOSE: Final = ("role", "model")
 OF: Final = ("traffic", "reference")
 
 
+class Model(Protocol):
+    """A model that is ready to compute, as far as it is told of."""
+
+    @property
+    def id(self) -> str:
+        """name@version."""
+        ...
+
+    @property
+    def bundle(self) -> Bundle:
+        """Where it came from."""
+        ...
+
+    @property
+    def precision(self) -> str:
+        """Of the graph that runs."""
+        ...
+
+    @property
+    def device(self) -> str:
+        """What it runs on."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Served:
     """One model that is served, and in which role: one of `ROLES`."""
 
     role: str
-    model: ServedModel
+    model: Model
     drift: Drift
 
 

@@ -12,7 +12,7 @@ from benchmarks.peer_weights import read_graph, write_checkpoint
 from benchmarks.target import REPOSITORY
 from bundle import Bundle, PairEncoder, Product, read_bundle
 from bundle.rows import assemble
-from service.scoring.engine import OrtSession
+from service.engine.sessions import OrtSession
 
 torch = pytest.importorskip("torch", reason="torch is not installed; see requirements/install")
 

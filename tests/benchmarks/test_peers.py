@@ -17,7 +17,7 @@ from benchmarks.peer_weights import write_tokenizer
 from benchmarks.target import REPOSITORY
 from bundle import PairEncoder, Product, read_bundle
 from bundle.rows import assemble
-from service.scoring.engine import Engine, open_sessions
+from service.engine.sessions import Engine, open_sessions
 
 BUNDLE = read_bundle(REPOSITORY / "models", "tiny")
 LISTS = Lists(BUNDLE)

@@ -12,7 +12,7 @@ import onnxruntime as ort
 import pytest
 
 from service import create_app
-from service.scoring import cuda
+from service.engine import cuda
 from service.settings import Settings
 from tests.service.support import Process, Served, serving
 

@@ -25,13 +25,14 @@ from numpy.typing import NDArray
 
 from bundle import read_bundle
 from bundle.manifest import TensorSpec
-from service.edge.http import build_app
+from service.app.application import build_app
+from service.domain.budget import ANYBODY, Terms
+from service.domain.ranking import Ranking
+from service.engine.model import ServedModel
 from service.errors import Reason, said
 from service.rollout.versions import Version, Versions
 from service.scoring.admission import Admission
-from service.scoring.budget import ANYBODY, Terms
-from service.scoring.call import Groups, Ranking
-from service.scoring.model import ServedModel
+from service.scoring.call import Groups
 from service.scoring.scorer import Scorer
 from service.scoring.worker import WorkerPool
 from service.settings import PREFIX, Settings

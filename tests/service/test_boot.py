@@ -11,11 +11,11 @@ from bundle import BundleError, Product, read_bundle
 from bundle.errors import UnexpectedBundle
 from service import create_app
 from service.boot import build_scorer, load_model
+from service.domain.ranking import Ranking
+from service.engine.cost import CostModel
 from service.errors import EngineError
 from service.native.session import better_elsewhere
 from service.process.cpus import usable_cpus
-from service.scoring.call import Ranking
-from service.scoring.cost import CostModel
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 from tests.service.support import WAIT_S, terms

@@ -7,9 +7,8 @@ import pytest
 
 from bundle import Product
 from service.api.answer import encode_answer
-from service.api.schema import Document, Query
-from service.scoring.call import Ranking
-from service.scoring.ranking import Places, Unscored
+from service.domain.query import Document, Query
+from service.domain.ranking import Places, Ranking, Unscored
 
 TIMES = {"receive": 0.0001, "parse": 0.00012, "tokenize": 0.0, "queue": 1e-9, "infer": 1.5, "total": 2.0}
 

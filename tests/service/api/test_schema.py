@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bundle import Product
-from service.api.schema import TEXT_FIELDS, RerankRequest, parse_request, text_chars
+from service.api.schema import RerankRequest, parse_request
+from service.domain.query import TEXT_FIELDS, text_chars
 from service.errors import Reason, Refused
 from service.settings import Settings
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from service.cache.lookup import cached_logits
 from service.cache.memory import ScoreCache
-from service.scoring.budget import Terms
+from service.domain.budget import Terms
 
 KEYS = [bytes([number]) * 16 for number in range(8)]
 LOGITS = {key: float(number) - 3.5 for number, key in enumerate(KEYS)}

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.cache.memory import Claims, ScoreCache
-from service.scoring.budget import Terms
+from service.domain.budget import Terms
 
 TTL_S = 10.0
 ROOMY = 1_000_000

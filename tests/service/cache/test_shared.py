@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 
 from service.cache import shared as shared_cache
 from service.cache.breaker import Breaker
-from service.cache.shared import PREFIX, SharedCache, Trouble, open_shared_cache
+from service.cache.shared import PREFIX, SharedCache, open_shared_cache
 from service.settings import SettingsError
+from service.telemetry.cache_meter import Trouble
 from tests.service.cache.cache_server import CacheServer, answering, free_port, running, server_binary
 from tests.service.support import ROOT
 

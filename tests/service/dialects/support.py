@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 
 from service.dialects.dialect import Ask, Dialect, Scored
+from service.domain.ranking import Cause, Ranking, rank_places
 from service.errors import Reason, Refused
-from service.scoring.call import Ranking
-from service.scoring.ranking import Cause, rank_places
 from service.settings import Settings
 from tests.tiny import tiny_files, tiny_manifest
 

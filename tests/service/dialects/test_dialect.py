@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.dialects.dialect import best_first, decimal, finite_logits, in_order, paired
+from service.domain.ranking import LEAST
 from service.errors import Reason, Refused, said
-from service.scoring.ranking import LEAST
 from tests.service.dialects.support import LIMITS, scored
 
 NAMES = ("first", "second")

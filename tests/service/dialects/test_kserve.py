@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from service.dialects.dialect import Ask
 from service.dialects.kserve import model_metadata, parse_infer, refuse, server_metadata
+from service.domain.ranking import LEAST
 from service.errors import Reason, Refused
-from service.scoring.ranking import LEAST
 from tests.service.dialects.support import LIMITS, MANIFEST, TEXTS, scored, told
 
 

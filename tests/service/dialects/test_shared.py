@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from bundle import Product
-from service.api.schema import Query
 from service.dialects import infinity, tei
 from service.dialects.shared import KEY_CHARS, NAMED_KEYS, at_rerank, at_root, own, read_leniently, read_query
+from service.domain.budget import Wish
+from service.domain.query import Query
 from service.errors import Reason, Refused
-from service.scoring.budget import Wish
 from tests.service.dialects.support import LIMITS, TEXTS, scored, told
 
 STRICT = LIMITS.model_copy(update={"unknown_keys": "refuse"})

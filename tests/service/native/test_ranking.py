@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from bundle import Manifest
 from bundle.manifest import Calibration, Label
 from service.api.answer import write_results as write_plainly
+from service.domain.ranking import Cause, Places, Unscored, rank_places
 from service.native.ranking import NativeScale, write_results
-from service.scoring.ranking import Cause, Places, Unscored, rank_places
 from tests.service.native.support import needs_native
 from tests.tiny import tiny_files, tiny_manifest
 

@@ -11,10 +11,10 @@ from bundle.errors import SessionFailed
 from bundle.rows import Row, Rows, assemble
 from bundle.verify import read_golden, verify_bundle
 from bundle.words import pack_ids
+from service.engine.sessions import OrtSession
 from service.errors import EngineError
 from service.native import session as native
 from service.native.session import NativeSession, better_elsewhere, why_not
-from service.scoring.engine import OrtSession
 from tests.service.native.support import LAYOUT, needs_native
 from tests.service.support import ROOT
 

@@ -1,4 +1,4 @@
-"""Tests of service/process/descriptors.py; what becomes of the figure is tested in tests/service/edge/test_room.py."""
+"""Tests of service/process/descriptors.py; what becomes of the figure is tested in tests/service/http/test_room.py."""
 
 import resource
 

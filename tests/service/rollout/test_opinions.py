@@ -11,6 +11,10 @@ import pytest
 
 from bundle import Product, read_bundle
 from service import create_app
+from service.domain.budget import ANYBODY, Terms
+from service.domain.ranking import Place, Ranking, Unscored
+from service.engine.cost import CostModel
+from service.engine.model import ServedModel
 from service.errors import Reason, Refused
 from service.rollout.opinions import (
     BUSY_S,
@@ -23,12 +27,7 @@ from service.rollout.opinions import (
 )
 from service.rollout.rollout import LEAST_DOCUMENTS, LEAST_LISTS, Fault, takes_part
 from service.rollout.versions import Newcomer, NewcomerRole, Version, Versions
-from service.scoring.budget import ANYBODY, Terms
-from service.scoring.call import Ranking
-from service.scoring.cost import CostModel
-from service.scoring.model import ServedModel
 from service.scoring.ranker import AskedGroups
-from service.scoring.ranking import Place, Unscored
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 from tests.service.support import JSON, WAIT_S, Served, exchange, until

@@ -11,11 +11,11 @@ import pytest
 
 from bundle.errors import HashMismatch, NotFound
 from service.boot import load_model
+from service.engine.model import ServedModel
 from service.errors import EngineError, Reason, Refused
 from service.rollout.reload import LoadFailed, Rollout
 from service.rollout.rollout import Agreement
 from service.rollout.versions import Version, Versions
-from service.scoring.model import ServedModel
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 from tests.service.support import WAIT_S, until

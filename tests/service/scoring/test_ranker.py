@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from bundle import Product
+from service.app.application import build_app
 from service.cache.pair_keys import product_digest
 from service.catalogue.catalogue import Catalogue
-from service.edge.http import build_app
+from service.domain.ranking import LEAST
 from service.rollout.versions import Version, Versions
 from service.scoring import ranker
-from service.scoring.ranking import LEAST
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 from tests.service.support import JSON, Answer, FakeSession, Served, exchange, fake_bench, rerank, until

@@ -12,11 +12,11 @@ import pytest
 from numpy.typing import NDArray
 
 from bundle import Product
+from service.domain.budget import ANYBODY
+from service.domain.ranking import LEAST, Ranking
 from service.errors import Reason, Refused
-from service.scoring.budget import ANYBODY
-from service.scoring.call import KNOWN_GROUPS, Ranking
+from service.scoring.call import KNOWN_GROUPS
 from service.scoring.entry import Entry
-from service.scoring.ranking import LEAST
 from service.scoring.scorer import HEADROOM
 from service.telemetry.metrics import Metrics
 from tests.service.support import WAIT_S, Bench, FakeSession, fake_bench, terms, until
@@ -222,7 +222,7 @@ def test_a_failing_ranking_is_told_to_the_caller(tiny_bundle: Path, monkeypatch:
     """An error after the engine is not taken for the engine's: the call raises instead of computing again."""
     session = FakeSession()
     bench = fake_bench(tiny_bundle, session)
-    monkeypatch.setattr("service.scoring.model.rank_places", lambda *_: 1 / 0)
+    monkeypatch.setattr("service.engine.model.rank_places", lambda *_: 1 / 0)
 
     with pytest.raises(ZeroDivisionError):
         _rank(bench, PRODUCTS[:1])

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from service.scoring.budget import ANYBODY
+from service.domain.budget import ANYBODY
 from service.scoring.worker import WorkerPool
 from tests.service.support import WAIT_S
 

@@ -6,9 +6,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from service.cache.memory import ScoreCache
-from service.cache.shared import SharedCounts, Trouble
-from service.scoring.budget import Terms
-from service.telemetry.cache_meter import CacheMeter
+from service.domain.budget import Terms
+from service.telemetry.cache_meter import CacheMeter, SharedCounts, Trouble
 
 TERMS = Terms(deadline_s=1e9, priority="search", on_failure="degrade", tenant="default")
 

@@ -5,8 +5,8 @@ from dataclasses import fields
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from service.scoring.budget import PRIORITIES
-from service.scoring.ranking import Unscored
+from service.domain.budget import PRIORITIES
+from service.domain.ranking import Unscored
 from service.telemetry.aggregate import LARGEST, MEAN
 from service.telemetry.meters import (
     DECISIONS,

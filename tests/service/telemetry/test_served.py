@@ -5,7 +5,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from bundle import Bundle
-from service.scoring.model import ServedModel
+from service.engine.model import ServedModel
 from service.telemetry.drift import Drift
 from service.telemetry.meters import ROLES
 from service.telemetry.served import Served, ServedModels

@@ -19,7 +19,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 
-from service.edge.http import build_app
+from service.app.application import build_app
 from service.rollout.versions import Version, Versions
 from service.settings import Settings, SettingsError
 from service.telemetry.metrics import Metrics

@@ -1,0 +1,100 @@
+"""The second listener's application: metrics and health, and where admin calls have their place.
+
+Knows paths and the shape of an error; does not know what is served or in how many processes.
+Invariant: nothing here is on the public port but health, and nothing here waits behind ranking.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
+
+from prometheus_client import generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from service.errors import ClientGone, Reason, Refused
+from service.http.middleware import Edge, JsonResponse, error_response, trace_of
+from service.telemetry.metrics import Metrics
+
+Handler = Callable[[Request], Awaitable[Response]]
+Scrape = Callable[[], Awaitable[bytes]]
+
+
+class Health(Protocol):
+    """What the health paths tell."""
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether requests should be sent here."""
+        ...
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether a restart would not help."""
+        ...
+
+
+def build_admin(
+    health: Health, metrics: Metrics, scrape: Scrape | None = None, routes: Sequence[BaseRoute] = ()
+) -> Starlette:
+    """Return the application; `scrape` writes the metrics if those of `metrics` are not all, `routes` are added."""
+    scrape = scrape or (lambda: asyncio.to_thread(generate_latest, metrics.registry))
+
+    async def show(request: Request) -> Response:  # noqa: ARG001  as Starlette calls it
+        return Response(await scrape(), media_type=CONTENT_TYPE_LATEST)
+
+    app = Starlette(
+        routes=[
+            Route("/metrics", show, methods=["GET"]),
+            *(Route(path, handler, methods=["GET"]) for path, handler in health_handlers(health).items()),
+            *routes,
+        ],
+        exception_handlers={HTTPException: _not_routed, Refused: _refused, ClientGone: _client_gone},
+    )
+    app.router.redirect_slashes = False
+    app.add_middleware(Edge, metrics=metrics)
+    return app
+
+
+def health_handlers(health: Health) -> dict[str, Handler]:
+    """Return what says how the service is, on either listener, by path; it asks nobody and waits for nothing."""
+
+    async def livez(request: Request) -> Response:
+        """Say that the event loop turns, and that no worker hangs."""
+        if not health.is_alive:
+            return error_response(Reason.NOT_READY, trace_of(request).id)
+        return JsonResponse(b'{"status":"alive"}')
+
+    async def readyz(request: Request) -> Response:
+        """Say whether requests should be sent here: 503 while starting or draining, or if a worker died or hangs."""
+        if not health.is_ready:
+            return error_response(Reason.NOT_READY, trace_of(request).id)
+        return JsonResponse(b'{"status":"ready"}')
+
+    async def healthz(request: Request) -> Response:
+        """Say the same as `readyz`, in the words of vLLM, TEI, llama.cpp and infinity."""
+        if not health.is_ready:
+            return error_response(Reason.NOT_READY, trace_of(request).id)
+        return JsonResponse(b'{"status":"ok","unix":%d}' % time.time())
+
+    return {"/livez": livez, "/readyz": readyz, "/health": healthz}
+
+
+async def _not_routed(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    reason = Reason.METHOD_NOT_ALLOWED if error.status_code == 405 else Reason.NOT_FOUND
+    return error_response(reason, trace_of(request).id, headers=error.headers)
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Refused)
+    return error_response(error.reason, trace_of(request).id, error.loc)
+
+
+async def _client_gone(request: Request, error: Exception) -> Response:  # noqa: ARG001  as Starlette calls it
+    return Response(status_code=499)

@@ -1,0 +1,1 @@
+"""Connections and requests, whatever their paths: received, counted, let in, bounded."""
