@@ -1,4 +1,4 @@
-"""Tests of service/app/application.py, through ASGI with the real tiny bundle; see also test_http_faults and test_http_fuzz."""
+"""Tests of service/app/application.py, through ASGI with the real tiny bundle; see also test_application_faults and test_application_fuzz."""
 
 import json
 from pathlib import Path

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from tests.service.edge.test_http_fuzz import FRAGMENTS, REQUESTS
 
 from bundle import PairEncoder, Product, read_bundle
 from bundle.rows import assemble, padded_length
@@ -17,6 +16,7 @@ from bundle.score import class_probabilities
 from service.app.explain import MOST_DOCUMENTS, explain_limits
 from service.domain.ranking import LEAST
 from service.settings import Settings
+from tests.service.app.test_application_fuzz import FRAGMENTS, REQUESTS
 from tests.service.support import (
     JSON,
     ROOT,

@@ -1,4 +1,4 @@
-"""Tests of service/app/handlers.py and of the routes of other APIs, through ASGI; see also test_http."""
+"""Tests of service/app/handlers.py and of the routes of other APIs, through ASGI; see also test_application."""
 
 import asyncio
 import json
@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.service.edge.test_http_fuzz import FRAGMENTS, JSON_VALUES
 
 from service.app.handlers import LOOP_PARSE_BYTES
 from service.app.paths import FOREIGN
 from service.domain.ranking import LEAST
+from tests.service.app.test_application_fuzz import FRAGMENTS, JSON_VALUES
 from tests.service.support import JSON, Answer, FakeSession, Served, exchange, fake_app, until
 
 TEXTS = ["coffee mug", "red running shoes", "red shoes"]

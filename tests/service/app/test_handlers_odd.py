@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.service.api.test_handlers import ERROR_KEYS, INFER, OWN_KEYS, _post, _scores
 
 from service import create_app
 from service.settings import Settings, SettingsError
+from tests.service.app.test_handlers import ERROR_KEYS, INFER, OWN_KEYS, _post, _scores
 from tests.service.support import FakeSession, Served, fake_app
 
 ODD = [
