@@ -34,7 +34,7 @@ from benchmarks.workload import Recorder, make_lists, open_bundle, read_shape, r
 from bundle import Bundle
 from bundle.rows import Rows, padded_length
 from bundle.verify import Session
-from service.engine.sessions import OrtSession, is_native
+from service.engine.sessions import OrtSession, why_not_native
 from service.native.session import NativeSession
 from service.process.cpus import usable_cpus
 
@@ -194,7 +194,7 @@ def open_graphs(bundles: Sequence[str], shapes: Sequence[str], options: argparse
             shape = parse_shape(name)
             model = int8_graph(shape, bundle.manifest.text, rows[0])
             layout = encoder_layout(model)
-            native = is_native(engine, layout)
+            native = not why_not_native(engine, layout)
             opened = NativeSession(layout, model) if native else OrtSession(model, "cpu")
             graphs.append(Graph("random weights", shape, model, bundle, opened, rows))
     return graphs

@@ -13,6 +13,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from collections.abc import Iterator
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -72,6 +73,7 @@ BANNED_MODULES = {"cloudpickle", "dill", "imp", "joblib", "marshal", "pickle", "
 BANNED_CALLS = {"compile", "eval", "exec", "os.popen", "os.system", "torch.hub.load", "torch.load"}
 BANNED_TRUE_OPTIONS = {"allow_pickle", "shell", "trust_remote_code"}
 LONGEST_FILE = 300
+MOST_FILES = 12
 LONGEST_IMPORT_S = 0.3
 
 
@@ -86,6 +88,48 @@ def _imports(tree: ast.AST) -> Iterator[str]:
             yield from (alias.name.partition(".")[0] for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
             yield node.module.partition(".")[0]
+
+
+def _modules(package: str) -> dict[str, Path]:
+    """Return the modules of a package by their dotted names, packages among them."""
+    files = {path.relative_to(ROOT).with_suffix(""): path for path in (ROOT / package).rglob("*.py")}
+    return {".".join(name.parts).removesuffix(".__init__"): path for name, path in files.items()}
+
+
+def _imported(tree: ast.AST) -> Iterator[tuple[str, str]]:
+    """Yield module and name of everything that a syntax tree imports; the name is empty for a whole module."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, "") for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            yield from ((node.module, alias.name) for alias in node.names)
+
+
+def _bound(tree: ast.Module) -> set[str]:
+    """Return the names that a module binds, at whatever depth; some of them may be bound in functions alone."""
+    found = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    found |= {
+        alias.asname or alias.name
+        for node in ast.walk(tree)
+        for alias in getattr(node, "names", ())
+        if isinstance(alias, ast.alias)
+    }
+    return found | {
+        node.name for node in ast.walk(tree) if hasattr(node, "name") and isinstance(node.name, str)
+    }
+
+
+def _parts_that_import_each_other(package: str) -> set[frozenset[str]]:
+    """Return the pairs of a package's parts, folders and single modules, of which each imports the other."""
+    modules = _modules(package)
+    arrows = set()
+    for name, path in modules.items():
+        for module, imported in _imported(_tree(path)):
+            target = f"{module}.{imported}" if f"{module}.{imported}" in modules else module
+            here, there = (each.split(".")[1:2] for each in (name, target))
+            if target in modules and here and there and here != there:
+                arrows.add((here[0], there[0]))
+    return {frozenset(arrow) for arrow in arrows if arrow[::-1] in arrows}
 
 
 def _offences(tree: ast.AST) -> list[str]:
@@ -117,6 +161,51 @@ def test_a_package_imports_only_what_it_may(package: str) -> None:
     }
 
     assert set() == wrong
+
+
+@pytest.mark.parametrize("package", ["service"])
+def test_no_two_parts_import_each_other(package: str) -> None:
+    """Between the folders of a package imports run one way; which way, the contracts in pyproject.toml say."""
+    assert set() == _parts_that_import_each_other(package)
+
+
+def test_parts_that_import_each_other_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pair counts once, however its imports are written and wherever they stand; one way alone is no pair."""
+    sources = {
+        "one/a.py": "def f():\n    from house.two import b",
+        "two/b.py": "from house.one.a import f\nimport house.three",
+        "three.py": "",
+    }
+    for name, source in sources.items():
+        path = tmp_path / "house" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(source, encoding="utf-8")
+    monkeypatch.setattr(f"{__name__}.ROOT", tmp_path)
+
+    assert {frozenset({"one", "two"})} == _parts_that_import_each_other("house")
+
+
+def test_folders_stay_small() -> None:
+    """A folder of the service has at most twelve files, so that its listing can be read at a glance."""
+    sizes = Counter(path.parent for path in SOURCES if path.relative_to(ROOT).parts[0] == "service")
+
+    assert {folder: files for folder, files in sizes.items() if files > MOST_FILES} == {}
+
+
+def test_every_import_of_ours_finds_its_name() -> None:
+    """What a test or a program imports from our own packages is there: pytest skips a test file that it cannot import."""
+    packages = (*PACKAGES, "benchmarks", "clients", "tests")
+    modules = {name: path for package in packages for name, path in _modules(package).items()}
+    names = {name: _bound(_tree(path)) for name, path in modules.items()}
+    missing = {
+        f"{path.relative_to(ROOT)}: {module}.{imported}"
+        for path in modules.values()
+        for module, imported in _imported(_tree(path))
+        if module.partition(".")[0] in packages and f"{module}.{imported}" not in modules
+        if module not in names or (imported and imported not in names[module])
+    }
+
+    assert set() == missing
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))

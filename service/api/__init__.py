@@ -1,1 +1,1 @@
-"""The routes' handlers: requests read strictly, answers written, the schema page made of the same types."""
+"""Our own API: bytes to a request, strictly, or with what is odd in it mended; a ranking to the bytes of an answer."""

@@ -1,1 +1,1 @@
-"""The application: every path of both listeners and what is done there."""
+"""The application: every path of both listeners, and what is done there."""

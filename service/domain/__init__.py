@@ -1,1 +1,1 @@
-"""What every part speaks of: a query, its products, its terms, its ranking."""
+"""What every part of the service talks about: a query, its products, its terms, its ranking."""

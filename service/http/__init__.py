@@ -1,1 +1,1 @@
-"""Connections and requests, whatever their paths: received, counted, let in, bounded."""
+"""Connections and requests, whatever their paths: received, bounded, numbered, counted, let in by a key."""

@@ -1,1 +1,1 @@
-"""A serving process from start to drain, and several of them side by side."""
+"""What a serving process is and has: signals, CPUs, memory, descriptors, the state of its life and of its threads."""

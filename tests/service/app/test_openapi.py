@@ -7,7 +7,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from service.api.schema import RerankAnswer, RerankRequest
+from service.api.answer import RerankAnswer
+from service.api.schema import RerankRequest
 from service.app.openapi import ELSEWHERE
 from service.errors import Reason
 from service.rollout.models import Model
