@@ -67,18 +67,8 @@ class Scorer:
         tokens = _predicted_tokens(model, groups) if known is None else known
         costs_s = _costs(model, tokens)
         available_s = terms.deadline_s - RESPOND_S - time.monotonic()
-        admitted, predicted_s = self._admit(costs_s, terms, available_s)
-        left_out = Cause.OVERLOAD
-        if admitted < products:
-            alone_s = math.fsum(costs_s) / self.pool.size
-            if alone_s > available_s:
-                left_out = Cause.DEADLINE
-            if terms.on_failure == "error":
-                raise Refused(Reason.DEADLINE if left_out == Cause.DEADLINE else Reason.OVERLOADED)
-        held_tokens = sum(tokens[:admitted])
-        if not self.admission.admit(terms.tenant, held_tokens):
-            raise Refused(Reason.OVERLOADED)
-        future.add_done_callback(lambda _: self.admission.release(terms.tenant, held_tokens))
+        admitted, predicted_s, left_out = self._let_in(costs_s, terms, available_s)
+        self._hold(sum(tokens[:admitted]), terms.tenant, future)
         if admitted < products:
             call.leave_out(admitted, left_out)
         if not admitted and not measured:
@@ -106,6 +96,24 @@ class Scorer:
         future.add_done_callback(settled)
         self.pool.submit(entry)
         return future
+
+    def _let_in(self, costs_s: Sequence[float], terms: Terms, available_s: float) -> tuple[int, float, Cause]:
+        """Return how many documents are let in, when they are predicted to be done, and what keeps the others out.
+
+        Refused if some are kept out of a request that wants all or an error.
+        """
+        admitted, predicted_s = self._admit(costs_s, terms, available_s)
+        alone_s = math.fsum(costs_s) / self.pool.size
+        left_out = Cause.DEADLINE if alone_s > available_s else Cause.OVERLOAD
+        if admitted < len(costs_s) and terms.on_failure == "error":
+            raise Refused(Reason.DEADLINE if left_out == Cause.DEADLINE else Reason.OVERLOADED)
+        return admitted, predicted_s, left_out
+
+    def _hold(self, tokens: int, tenant: str, future: asyncio.Future[Ranking]) -> None:
+        """Take tokens of a tenant's share of the queue until a future is done; Refused if there are not so many."""
+        if not self.admission.admit(tenant, tokens):
+            raise Refused(Reason.OVERLOADED)
+        future.add_done_callback(lambda _: self.admission.release(tenant, tokens))
 
     def _admit(self, costs_s: Sequence[float], terms: Terms, available_s: float) -> tuple[int, float]:
         """Return how many documents fit, and when they are predicted to be done.

@@ -73,6 +73,22 @@ class Metrics:
         self.registry = registry = CollectorRegistry()
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=registry)
+        self._add_requests(registry)
+        self._add_documents(registry)
+        self._add_troubles(registry)
+        self._add_load(registry)
+        self.budget = BudgetMeter(registry)
+        self.catalogue = CatalogueMeter(registry)
+        self.rollout = RolloutMeter(registry)
+        self.served = ServedModels()
+        self.cache = CacheMeter()
+        registry.register(self.served)
+        registry.register(self.cache)
+        registry.register(_LogLines())
+        self._preset()
+
+    def _add_requests(self, registry: CollectorRegistry) -> None:
+        """Add what is told of every request, be it ranked or refused."""
         self.requests = Counter(
             "shelfrank_requests", "Requests answered.", ["route", "status"], registry=registry
         )
@@ -94,6 +110,9 @@ class Metrics:
             registry=registry,
         )
         self.stages: Mapping[str, Histogram] = {stage: self.stage_seconds.labels(stage) for stage in STAGES}
+
+    def _add_documents(self, registry: CollectorRegistry) -> None:
+        """Add what is told of the documents of ranked requests."""
         self.request_documents = Histogram(
             "shelfrank_request_documents",
             "Documents of a ranked request.",
@@ -123,6 +142,9 @@ class Metrics:
             registry=registry,
         )
         self.unscored_by = split(self.unscored, UNSCORED)
+
+    def _add_troubles(self, registry: CollectorRegistry) -> None:
+        """Add what went wrong around requests: workers, connections, keys, the event loop."""
         self.dropped = Counter(
             "shelfrank_dropped_jobs",
             "Queued work not started because its client had gone.",
@@ -159,6 +181,9 @@ class Metrics:
             "Longest time of the last 15 s that the event loop kept a timer waiting.",
             registry=registry,
         )
+
+    def _add_load(self, registry: CollectorRegistry) -> None:
+        """Add how much there is to do now, and whether it is done."""
         self.in_flight = Gauge("shelfrank_in_flight_requests", "Requests being answered.", registry=registry)
         self.queue_tokens = Gauge(
             "shelfrank_queue_tokens", "Predicted tokens admitted and not yet answered.", registry=registry
@@ -170,15 +195,6 @@ class Metrics:
         )
         self.ready = Gauge("shelfrank_ready", "1 while /readyz is green.", registry=registry)
         self.workers = Gauge("shelfrank_workers", "Worker threads alive.", registry=registry)
-        self.budget = BudgetMeter(registry)
-        self.catalogue = CatalogueMeter(registry)
-        self.rollout = RolloutMeter(registry)
-        self.served = ServedModels()
-        self.cache = CacheMeter()
-        registry.register(self.served)
-        registry.register(self.cache)
-        registry.register(_LogLines())
-        self._preset()
 
     def _preset(self) -> None:
         """Create every series now, so that rates start at zero and the count of series is fixed."""
