@@ -19,6 +19,7 @@ from service.engine.model import ServedModel
 from service.engine.sessions import measure_runs, open_sessions, pick_precision, why_not_native
 from service.engine.shapes import make_shapes
 from service.errors import EngineError
+from service.native.words import why_not as why_no_words
 from service.process.cpus import own_cpus, usable_cpus
 from service.scoring.admission import Admission
 from service.scoring.entry import WORTHWHILE_TOKENS
@@ -51,11 +52,13 @@ def load_model(name: str, settings: Settings) -> ServedModel:
         raise UnexpectedBundle(f"bundle {name} has the id {bundle.id}, which is not among bundle_ids")
     precision = pick_precision(settings.precision, settings.device, bundle.manifest)
     workers = workers_of(settings)
+    no_words = "engine is onnxruntime" if settings.engine == "onnxruntime" else why_no_words()
+    words = not no_words
     if settings.device == "cpu":
         sessions = open_sessions(
             bundle, precision=precision, device="cpu", workers=workers, engine=settings.engine
         )
-        model = ServedModel(bundle, precision, "cpu", sessions)
+        model = ServedModel(bundle, precision, "cpu", sessions, words=words)
         timings = measure_runs(sessions[0], model.longest)
     elif settings.engine == "native":
         raise EngineError("engine is native, which computes on the CPU alone: set device to cpu")
@@ -65,7 +68,7 @@ def load_model(name: str, settings: Settings) -> ServedModel:
         session = open_gpu_session(
             bundle, precision=precision, device=settings.device, shapes=shapes, cache=cache
         )
-        model = ServedModel(bundle, precision, settings.device, [session] * workers, shapes)
+        model = ServedModel(bundle, precision, settings.device, [session] * workers, shapes, words)
         timings = session.timings()
     for tokens, rows, seconds in timings:
         model.costs.observe(tokens, rows, seconds)
@@ -79,6 +82,7 @@ def load_model(name: str, settings: Settings) -> ServedModel:
         device=settings.device,
         engine=model.engine,
         not_native=why_not or None,
+        no_words=no_words or None,
         workers=workers,
         seconds=round(time.monotonic() - began_s, 3),
     )

@@ -29,7 +29,8 @@ NATIVE_STEP: Final = 24
 class ServedModel:
     """One bundle in one precision on one device; `shapes` are those of a GPU, `costs` are learnt while it serves.
 
-    The native engine takes rows of any lengths together and pads none.
+    The native engine takes rows of any lengths together and pads none. With `words`, rows are made by the native
+    library's table of words.
     """
 
     bundle: Bundle
@@ -37,6 +38,7 @@ class ServedModel:
     device: str
     sessions: Sequence[Session]
     shapes: ShapeSet | None = None
+    words: bool = False
     costs: CostModel = field(default_factory=CostModel)
     encoder: PairEncoder = field(init=False)
     is_native: bool = field(init=False)
@@ -47,7 +49,7 @@ class ServedModel:
         manifest = self.bundle.manifest
         is_native = bool(self.sessions) and isinstance(self.sessions[0], NativeSession)
         object.__setattr__(self, "is_native", is_native)
-        encoder = (NativePairEncoder if is_native else PairEncoder)(
+        encoder = (NativePairEncoder if self.words else PairEncoder)(
             self.bundle.files[manifest.tokenizer], manifest.text
         )
         object.__setattr__(self, "encoder", encoder)

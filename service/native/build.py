@@ -1,7 +1,7 @@
-"""Compiles the native engine: `python -m service.native.build [COMPILER]`.
+"""Compiles the native libraries: `python -m service.native.build [COMPILER]`.
 
-Knows the C compiler and where the library goes; does not know what is computed.
-Invariant: the library's name holds the hash of its sources, so that one of other sources is never loaded.
+Knows the C compiler and where libraries go; does not know what they compute.
+Invariant: a library's name holds the hash of its sources, so that one of other sources is never loaded.
 """
 
 import hashlib
@@ -11,43 +11,58 @@ import sys
 import sysconfig
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 FOLDER: Final = Path(__file__).parent
-BUILT: Final = FOLDER / "built"  # apart, or Python would take the library for a module
-COMPILED: Final = ("encoder.c", "words.c", "ranking.c", "score_table.c")
-SOURCES: Final = (*COMPILED, "kernels.h", "gelu.h", "objects.h")
-FLAGS: Final = (
-    *("-std=c11", "-O3", "-shared", "-fPIC", "-Wall", "-Wextra"),
-    *("-mfma", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni"),
-)
+BUILT: Final = FOLDER / "built"  # apart, or Python would take a library for a module
+FLAGS: Final = ("-std=c11", "-O3", "-shared", "-fPIC", "-Wall", "-Wextra")
 _TIMEOUT_S: Final = 120
 
 
-def library_path() -> Path:
-    """Return where the library of these sources is, or would be."""
-    told = b"".join((FOLDER / name).read_bytes() for name in SOURCES) + " ".join(FLAGS).encode()
-    return BUILT / f"encoder-{hashlib.sha256(told).hexdigest()[:12]}.so"
+@dataclass(frozen=True, slots=True)
+class Library:
+    """One C file with its headers, the flags it needs, and the processors it is for; all of them if none is named."""
+
+    name: str
+    headers: tuple[str, ...]
+    flags: tuple[str, ...] = ()
+    processor: str = ""
+
+    @property
+    def path(self) -> Path:
+        """Where the library of these sources is, or would be."""
+        sources = (FOLDER / name for name in (f"{self.name}.c", *self.headers))
+        told = b"".join(source.read_bytes() for source in sources) + " ".join((*FLAGS, *self.flags)).encode()
+        return BUILT / f"{self.name}-{hashlib.sha256(told).hexdigest()[:12]}.so"
+
+    @property
+    def is_for_this_processor(self) -> bool:
+        """Whether it can be compiled here; whether it also runs is asked of it when it is loaded."""
+        return sysconfig.get_platform().endswith(self.processor)
 
 
-def build(compiler: str = "cc") -> Path:
-    """Compile the library unless it is there; OSError or SubprocessError if that fails."""
-    path = library_path()
+WORDS: Final = Library("words", ("objects.h",))
+ENCODER: Final = Library(
+    "encoder",
+    ("kernels.h", "gelu.h"),
+    ("-mfma", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni"),
+    "x86_64",
+)
+
+
+def build(library: Library, compiler: str = "cc") -> Path:
+    """Compile a library unless it is there; OSError or SubprocessError if that fails."""
+    path = library.path
     if path.exists():
         return path
     BUILT.mkdir(exist_ok=True)
     made = path.with_suffix(f".{time.time_ns()}")  # two may build at once
+    source = str(FOLDER / f"{library.name}.c")
     try:
         subprocess.run(  # noqa: S603  the compiler that whoever builds has named
-            [
-                *shlex.split(compiler),
-                *FLAGS,
-                *(str(FOLDER / name) for name in COMPILED),
-                "-lm",
-                "-o",
-                str(made),
-            ],
+            [*shlex.split(compiler), *FLAGS, *library.flags, source, "-lm", "-o", str(made)],
             check=True,
             capture_output=True,
             text=True,
@@ -56,27 +71,28 @@ def build(compiler: str = "cc") -> Path:
         made.replace(path)
     finally:
         made.unlink(missing_ok=True)
-    for other in BUILT.glob("encoder-*.so"):
+    for other in BUILT.glob(f"{library.name}-*.so"):
         if other != path:
             other.unlink(missing_ok=True)
     return path
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Build and say what came of it; without a compiler the service computes in ONNX Runtime alone."""
-    if not sysconfig.get_platform().endswith("x86_64"):
-        sys.stdout.write("native engine: not built, it is for x86-64 alone\n")
-        return 0
-    try:
-        path = build(*arguments[:1])
-    except subprocess.CalledProcessError as error:
-        sys.stderr.write(f"native engine: not built, the compiler failed:\n{error.stderr}")
-        return 1
-    except (OSError, subprocess.TimeoutExpired) as error:
-        sys.stderr.write(f"native engine: not built, {error}; name a C compiler\n")
-        return 1
-    sys.stdout.write(f"native engine: {path.name}\n")
-    return 0
+    """Build all that is for this processor and say what came of it; without them ONNX Runtime and Python do it all."""
+    failed = False
+    for library in (WORDS, ENCODER):
+        if not library.is_for_this_processor:
+            sys.stdout.write(f"native {library.name}: not built, it is for {library.processor} alone\n")
+            continue
+        try:
+            sys.stdout.write(f"native {library.name}: {build(library, *arguments[:1]).name}\n")
+        except subprocess.CalledProcessError as error:
+            sys.stderr.write(f"native {library.name}: not built, the compiler failed:\n{error.stderr}")
+            failed = True
+        except (OSError, subprocess.TimeoutExpired) as error:
+            sys.stderr.write(f"native {library.name}: not built, {error}; name a C compiler\n")
+            failed = True
+    return int(failed)
 
 
 if __name__ == "__main__":

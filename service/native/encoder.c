@@ -40,6 +40,11 @@ typedef struct {
   uint8_t *first_bytes, *context, *first_wide;
 } Workspace;
 
+/* Bytes of the structs that weights.py mirrors, in its order. */
+void shelfrank_encoder_sizes(int32_t *sizes) {
+  sizes[0] = sizeof(Linear), sizes[1] = sizeof(Norm), sizes[2] = sizeof(Layer), sizes[3] = sizeof(Encoder);
+}
+
 int shelfrank_supported(void) {
   __builtin_cpu_init();
   return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&

@@ -18,9 +18,11 @@ from bundle.layout import EncoderLayout
 from bundle.manifest import TensorSpec
 from bundle.rows import Rows
 from bundle.verify import INPUT_NAMES, OUTPUT_NAME
+from bundle.words import TOKEN_BYTES
 from service.errors import EngineError
-from service.native.build import library_path
-from service.native.weights import Encoder, Weights, obstacle
+from service.native.build import ENCODER
+from service.native.structs import check_structs
+from service.native.weights import STRUCTS, Encoder, Weights, obstacle
 
 _INPUTS: Final = tuple(
     TensorSpec(name=name, dtype="int64", shape=("batch", "sequence")) for name in INPUT_NAMES
@@ -31,8 +33,9 @@ _MOST_ROWS: Final = 64  # that the last layer's first tokens are kept of; more a
 
 @cache
 def _library() -> ctypes.CDLL:
-    """Load the library; OSError if it is not built or not for this processor."""
-    library = ctypes.CDLL(str(library_path()))
+    """Load the library; OSError if it is not built, not for this processor, or of other structs."""
+    library = ctypes.CDLL(str(ENCODER.path))
+    check_structs(library.shelfrank_encoder_sizes, STRUCTS)
     encoder, pointer, number = ctypes.POINTER(Encoder), ctypes.c_void_p, ctypes.c_int32
     library.shelfrank_supported.restype = ctypes.c_int
     library.shelfrank_has_tiles.restype = ctypes.c_int
@@ -54,7 +57,7 @@ def why_not(layout: EncoderLayout | None) -> str:
 
 def why_not_here() -> str:
     """Say why this machine cannot use the library; empty if it can."""
-    if not library_path().exists():
+    if not ENCODER.path.exists():
         return "the engine is not built: python -m service.native.build"
     try:
         library = _library()
@@ -63,12 +66,6 @@ def why_not_here() -> str:
     if not library.shelfrank_supported():
         return "this processor has no AVX-512 VNNI"
     return ""
-
-
-@cache
-def is_usable() -> bool:
-    """Whether this machine can use the library, as it was when first asked."""
-    return not why_not_here()
 
 
 def better_elsewhere(layout: EncoderLayout | None) -> str:
@@ -111,6 +108,8 @@ class NativeSession:
         return self._logits(rows.packed, rows.lengths, rows.query_tokens if type_ids else rows.lengths)
 
     def _logits(self, ids: bytes, lengths: list[int], of_type_0: list[int]) -> NDArray[np.float32]:
+        if len(ids) != TOKEN_BYTES * sum(lengths) or len(of_type_0) != len(lengths):
+            raise ValueError(f"expected {sum(lengths)} ids in {len(lengths)} rows, got {len(ids)} bytes")
         logits = np.empty(len(lengths), np.float32)
         workspace = self._workspace()
         status = self._library.shelfrank_logits(
@@ -120,7 +119,7 @@ class NativeSession:
             ids,
             array("i", lengths).tobytes(),
             array("i", of_type_0).tobytes(),
-            address_of(logits),
+            address_of(logits, np.float32, len(lengths)),
         )
         if status:
             raise EngineError(f"a row is empty, over {self._weights.longest} tokens or of unknown ids")
@@ -134,9 +133,11 @@ class NativeSession:
         return found
 
 
-def address_of(values: NDArray[Any]) -> int:
-    """Return where a contiguous array lies; `ndarray.ctypes` takes four times as long to say so."""
-    address: int = values.__array_interface__["data"][0]
+def address_of(values: NDArray[Any], kind: type[np.generic], size: int) -> int:
+    """Return where an array lies; ValueError if it is not `size` values of that kind, one after the other."""
+    if values.dtype != kind or values.size != size or not values.flags.c_contiguous:
+        raise ValueError(f"expected {size} contiguous {kind.__name__}, got {values.shape} {values.dtype}")
+    address: int = values.__array_interface__["data"][0]  # `ndarray.ctypes` takes four times as long
     return address
 
 

@@ -53,6 +53,9 @@ class Encoder(ctypes.Structure):
     )
 
 
+STRUCTS: Final = (_Linear, _Norm, _Layer, Encoder)
+
+
 def obstacle(layout: EncoderLayout) -> str:
     """Say why the native engine cannot compute an encoder; empty if it can."""
     if layout.hidden % PANEL or layout.inner % PANEL:

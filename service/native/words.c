@@ -5,7 +5,6 @@
  */
 #include "objects.h"
 
-#include <immintrin.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,7 +13,11 @@ enum { WORD = 64, IDS = 15 }; /* most bytes and most ids of a word that is kept 
 enum { READ = 0, CUT = 1, UNKNOWN = 2, UNREAD = 4 }; /* bits of what became of a text: a word is unknown, or cannot be kept */
 
 typedef struct {
-  uint8_t text[WORD]; /* zeros at the end, and no zero before */
+  uint64_t parts[WORD / 8]; /* its bytes, zeros at the end, and no zero before */
+} Word;
+
+typedef struct {
+  Word word;
   int32_t count, ids[IDS];
 } Entry;
 
@@ -47,6 +50,9 @@ typedef struct {
   int32_t most, unknown, query_tokens, tokens;
 } Rows;
 
+/* Bytes of the structs that words.py mirrors, in its order. */
+void shelfrank_words_sizes(int32_t *sizes) { sizes[0] = sizeof(Contract), sizes[1] = sizeof(Rows); }
+
 void shelfrank_words_close(Words *w) {
   if (w == NULL) return;
   free(w->slots);
@@ -67,8 +73,16 @@ Words *shelfrank_words_open(uint32_t most, uint64_t seed) {
 }
 
 /* The bytes of a word with zeros behind them; nothing beyond its end is read. */
-static inline __m512i load(const uint8_t *word, int bytes) {
-  return _mm512_maskz_loadu_epi8(bytes == WORD ? ~0ULL : (1ULL << bytes) - 1, word);
+static inline Word load(const uint8_t *text, int bytes) {
+  Word word = {{0}};
+  memcpy(word.parts, text, (size_t)bytes);
+  return word;
+}
+
+static inline int same(const Word *a, const Word *b) {
+  uint64_t apart = 0;
+  for (int i = 0; i < WORD / 8; i++) apart |= a->parts[i] ^ b->parts[i];
+  return apart == 0;
 }
 
 static inline uint64_t mix(uint64_t a, uint64_t b) {
@@ -77,19 +91,17 @@ static inline uint64_t mix(uint64_t a, uint64_t b) {
 }
 
 /* Seeded, so that nobody can send words that all share a slot. */
-static inline uint64_t hash(const Words *w, __m512i word, int bytes) {
-  uint64_t parts[WORD / 8], h = w->seed;
-  _mm512_storeu_si512(parts, word);
-  for (int i = 0; 8 * i < bytes; i++) h = mix(parts[i] ^ h, w->seed ^ 0x9E3779B97F4A7C15ULL);
+static inline uint64_t hash(const Words *w, const Word *word, int bytes) {
+  uint64_t h = w->seed;
+  for (int i = 0; 8 * i < bytes; i++) h = mix(word->parts[i] ^ h, w->seed ^ 0x9E3779B97F4A7C15ULL);
   return mix(h ^ (uint64_t)bytes, w->seed ^ 0xD1B54A32D192ED03ULL);
 }
 
 /* The slot of a word, or the empty one where it would be. */
-static inline uint32_t *find(const Words *w, __m512i word, int bytes) {
+static inline uint32_t *find(const Words *w, const Word *word, int bytes) {
   uint32_t at = (uint32_t)hash(w, word, bytes) & w->mask;
   while (w->slots[at] != 0) {
-    const Entry *entry = w->entries + w->slots[at] - 1;
-    if (_mm512_cmpneq_epi8_mask(_mm512_loadu_si512(entry->text), word) == 0) break;
+    if (same(&w->entries[w->slots[at] - 1].word, word)) break;
     at = (at + 1) & w->mask;
   }
   return w->slots + at;
@@ -102,11 +114,11 @@ void shelfrank_words_keep(Words *w, const uint8_t *word, int32_t bytes, const in
     memset(w->slots, 0, 2 * (size_t)w->most * sizeof *w->slots);
     w->used = 0;
   }
-  const __m512i text = load(word, bytes);
-  uint32_t *slot = find(w, text, bytes);
+  const Word text = load(word, bytes);
+  uint32_t *slot = find(w, &text, bytes);
   if (*slot != 0) return;
   Entry *entry = w->entries + w->used;
-  _mm512_storeu_si512(entry->text, text);
+  entry->word = text;
   entry->count = count;
   memcpy(entry->ids, ids, (size_t)count * sizeof *ids);
   *slot = ++w->used;
@@ -122,21 +134,14 @@ static const uint8_t *clip(const uint8_t *text, const uint8_t *end, int32_t char
 
 /* The next space or newline, or the end. */
 static inline const uint8_t *word_end(const uint8_t *text, const uint8_t *end) {
-  for (; text < end; text += WORD) {
-    const int64_t left = end - text;
-    const uint64_t valid = left >= WORD ? ~0ULL : (1ULL << left) - 1;
-    const __m512i bytes = _mm512_maskz_loadu_epi8(valid, text);
-    const uint64_t stops = (_mm512_cmpeq_epi8_mask(bytes, _mm512_set1_epi8(' ')) |
-                            _mm512_cmpeq_epi8_mask(bytes, _mm512_set1_epi8('\n'))) & valid;
-    if (stops) return text + __builtin_ctzll(stops);
-  }
-  return end;
+  while (text < end && *text != ' ' && *text != '\n') text++;
+  return text;
 }
 
 /* Notes a word that is not known. */
-static void note(Rows *rows, __m512i word, int32_t bytes) {
+static void note(Rows *rows, const Word *word, int32_t bytes) {
   if (rows->unknown == rows->most) return;
-  _mm512_storeu_si512(rows->words + (size_t)WORD * rows->unknown, word);
+  memcpy(rows->words + (size_t)WORD * rows->unknown, word->parts, WORD);
   rows->word_bytes[rows->unknown++] = bytes;
 }
 
@@ -157,10 +162,10 @@ static uint8_t read_text(const Words *w, PyObject *object, Limit limit, int32_t 
     const int64_t bytes = next - text;
     if (bytes == 0) continue;
     if (bytes > WORD) return UNREAD;
-    const __m512i word = load(text, (int)bytes);
-    const uint32_t place = *find(w, word, (int)bytes);
+    const Word word = load(text, (int)bytes);
+    const uint32_t place = *find(w, &word, (int)bytes);
     if (place == 0) {
-      note(rows, word, (int32_t)bytes);
+      note(rows, &word, (int32_t)bytes);
       state |= UNKNOWN;
     } else if (!(state & UNKNOWN)) {
       const Entry *entry = w->entries + place - 1;

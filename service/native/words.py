@@ -16,7 +16,8 @@ from bundle.manifest import TextContract
 from bundle.rows import Rows
 from bundle.text import Packed
 from bundle.words import TOKEN_BYTES, TokensOf
-from service.native.build import library_path
+from service.native.build import WORDS
+from service.native.structs import check_structs
 
 MOST_WORDS: Final = 65_536  # 8 MB; all are forgotten when it is full
 AT_ONCE: Final = 256  # products; the interpreter is held meanwhile
@@ -47,8 +48,12 @@ class _Rows(ctypes.Structure):
 
 @cache
 def _library() -> ctypes.PyDLL:
-    """Load the library; its tables are written under the interpreter's lock, which makes them safe between threads."""
-    library = ctypes.PyDLL(str(library_path()))
+    """Load the library; its tables are written under the interpreter's lock, which makes them safe between threads.
+
+    OSError if it is not built, or of other structs.
+    """
+    library = ctypes.PyDLL(str(WORDS.path))
+    check_structs(library.shelfrank_words_sizes, (_Contract, _Rows))
     pointer, objects = ctypes.c_void_p, ctypes.py_object
     library.shelfrank_words_open.argtypes = (ctypes.c_uint32, ctypes.c_uint64)
     library.shelfrank_words_open.restype = pointer
@@ -64,6 +69,17 @@ def _library() -> ctypes.PyDLL:
     library.shelfrank_words_count.argtypes = (ctypes.c_char_p, ctypes.c_int64, _Int)
     library.shelfrank_words_count.restype = ctypes.c_int64
     return library
+
+
+def why_not() -> str:
+    """Say why this machine cannot use the library; empty if it can."""
+    if not WORDS.path.exists():
+        return "it is not built: python -m service.native.build"
+    try:
+        _library()
+    except OSError as error:
+        return f"it does not load: {error}"
+    return ""
 
 
 class NativePairEncoder(PairEncoder):
