@@ -1,1 +1,1 @@
-"""A serving process from start to drain, and several of them side by side."""
+"""A serving process from start to drain."""
