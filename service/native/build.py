@@ -16,7 +16,7 @@ from typing import Final
 
 FOLDER: Final = Path(__file__).parent
 BUILT: Final = FOLDER / "built"  # apart, or Python would take the library for a module
-COMPILED: Final = ("encoder.c", "words.c", "ranking.c", "score_table.c")
+COMPILED: Final = ("encoder.c", "words.c")
 SOURCES: Final = (*COMPILED, "kernels.h", "gelu.h", "objects.h")
 FLAGS: Final = (
     *("-std=c11", "-O3", "-shared", "-fPIC", "-Wall", "-Wextra"),

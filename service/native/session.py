@@ -49,11 +49,6 @@ def why_not(layout: EncoderLayout | None) -> str:
     """Say why this machine cannot compute a graph natively; empty if it can."""
     if layout is None:
         return "the bundle does not say where the graph's weights are"
-    return why_not_here() or obstacle(layout)
-
-
-def why_not_here() -> str:
-    """Say why this machine cannot use the library; empty if it can."""
     if not library_path().exists():
         return "the engine is not built: python -m service.native.build"
     try:
@@ -62,13 +57,7 @@ def why_not_here() -> str:
         return f"the engine does not load: {error}"
     if not library.shelfrank_supported():
         return "this processor has no AVX-512 VNNI"
-    return ""
-
-
-@cache
-def is_usable() -> bool:
-    """Whether this machine can use the library, as it was when first asked."""
-    return not why_not_here()
+    return obstacle(layout)
 
 
 def better_elsewhere(layout: EncoderLayout | None) -> str:

@@ -20,7 +20,7 @@ from bundle import Product
 from bundle.rows import NO_ROWS, Rows
 from bundle.text import Packed, ProductUse, TextUse
 from service.scoring.model import ServedModel
-from service.scoring.ranking import ALL_SCORED, NO_PLACES, Cause, Causes, Places, Unscored
+from service.scoring.ranking import ALL_SCORED, NO_PLACES, Cause, Causes, Places, Unscored, rank_places
 
 Result = TypeVar("Result")
 Item = Product | Packed
@@ -189,7 +189,7 @@ class Call:
 
     def _ranking(self, infer_s: float) -> Ranking:
         model, rows, times = self._model, self._rows, self._times
-        places, unscored = model.rank(self._logits, self._causes)
+        places, unscored = rank_places(self._logits, self._causes, model.bundle.manifest)
         tokens = sum(rows.lengths)
         return Ranking(
             places=places,
