@@ -15,7 +15,7 @@ WORKDIR /opt/venv/lib/python3.11/site-packages
 RUN find . -type d -name tests -prune -exec rm -rf {} + \
  && rm -rf onnxruntime/datasets onnxruntime/quantization onnxruntime/tools onnxruntime/transformers
 
-# The native engine: its flags say what it is compiled for, so any x86-64 machine may build it.
+# The native libraries: their flags say what they are compiled for, so any machine of the architecture may build them.
 FROM python:3.11-slim-bookworm AS native
 RUN apt-get update -qq && apt-get install -qq --yes --no-install-recommends gcc libc6-dev > /dev/null
 COPY service/native /native

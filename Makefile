@@ -2,7 +2,7 @@
 # than Python 3.11, make and a package registry.
 # PYTHON=/path/to/python picks the interpreter, ARGS="..." is handed to the program a verb runs.
 .DEFAULT_GOAL := help
-.PHONY: help serve test fuzz check format clients bench bench-check bench-peers distil image lock clean
+.PHONY: help serve test sanitize fuzz check format clients bench bench-check bench-peers distil image lock clean
 
 IMAGE ?= shelfrank:cpu
 RECIPE ?= training/recipes/tiny.toml
@@ -21,6 +21,13 @@ serve: ## run the service with the default bundle on 127.0.0.1:8000, its metrics
 
 test: check ## run the checks, then every test with coverage
 	.venv-test/bin/python -m pytest --cov --cov-report=term:skip-covered $(FLOOR) $(ARGS)
+
+sanitize: .venv-test ## run the native tests with address and undefined-behaviour sanitizers
+	rm -rf service/native/built
+	.venv-test/bin/python -m service.native.build "$(CC) -g -fsanitize=address,undefined -fno-sanitize-recover=all"
+	LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0 \
+	  .venv-test/bin/python -m pytest --deselect tests/service/native/test_build.py tests/service/native $(ARGS); \
+	  status=$$?; rm -rf service/native/built; .venv-test/bin/python -m service.native.build "$(CC)"; exit $$status
 
 fuzz: .venv-test ## 20,000 requests of every API with broken bytes, other ones each time (minutes)
 	FUZZ_CASES=20000 .venv-test/bin/python -m pytest tests/service/http/test_raw_bytes.py $(ARGS)

@@ -15,7 +15,6 @@ def main() -> int:
     """Start, serve, drain; return the exit code."""
     prepare()
     from service.options import load_settings  # here, because a signal is to be heard while these are loaded
-    from service.processes import Fleet
     from service.server import bind_both, refuse_to_start, serve
     from service.settings import SettingsError
     from service.telemetry.logs import configure_logs
@@ -26,8 +25,6 @@ def main() -> int:
         public, admin = bind_both(settings)
     except (SettingsError, OSError) as error:
         return refuse_to_start(error)
-    if settings.processes > 1:
-        return Fleet(settings, public, admin).run()
     return serve(settings, public, admin)
 
 

@@ -1,6 +1,6 @@
 """One serving process: builds the application, serves both listeners on one event loop, drains.
 
-Knows the order of a start and of an end; does not know how many processes there are.
+Knows the order of a start and of an end; does not know what is served.
 Invariant: it accepts only after the bundle has proved itself, and the admin listener outlives the public one.
 """
 
@@ -75,12 +75,10 @@ def refuse_to_start(why: object) -> int:
     return BOOT_FAILED
 
 
-def serve(
-    settings: Settings, public: socket.socket, admin: socket.socket, *, parent: int | None = None
-) -> int:
-    """Load the bundle and serve it; return the exit code. `parent` is for one of several, see DrainingServer."""
+def serve(settings: Settings, public: socket.socket, admin: socket.socket) -> int:
+    """Load the bundle and serve it; return the exit code."""
     try:
-        with leaving_at_once() if parent is None else contextlib.nullcontext():
+        with leaving_at_once():
             app = create_app(settings)
     except BundleError as error:
         return refuse_to_start(f"bundle refused ({error.code}): {error}")
@@ -93,17 +91,10 @@ def serve(
             listener.listen(BACKLOG)
         except OSError as error:  # another service that was starting too was faster
             return refuse_to_start(f"cannot listen on {url_of(listener)}: {error.strerror}")
-    return serve_app(app, settings, public, admin, parent=parent)
+    return serve_app(app, settings, public, admin)
 
 
-def serve_app(
-    app: FastAPI,
-    settings: Settings,
-    public: socket.socket,
-    admin: socket.socket,
-    *,
-    parent: int | None = None,
-) -> int:
+def serve_app(app: FastAPI, settings: Settings, public: socket.socket, admin: socket.socket) -> int:
     """Serve an application until it has drained; return the exit code, or end with it if a worker hangs."""
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     gc.collect()
@@ -116,7 +107,7 @@ def serve_app(
 
     public_room, admin_room = Room(most_connections(), metrics), Room(ADMIN_CONNECTIONS, metrics)
     config = server_config(app, settings, guarded(settings, metrics, is_leaving, public_room), lifespan=True)
-    server = DrainingServer(config, lifecycle, settings.drain_delay_s, admin_url=url_of(admin), parent=parent)
+    server = DrainingServer(config, lifecycle, settings.drain_delay_s, admin_url=url_of(admin))
     beside = guarded(settings, metrics, is_leaving, admin_room)
     side = SideServer(server_config(app.state.admin, settings, beside, lifespan=False))
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:

@@ -61,9 +61,6 @@ class Settings(BaseModel):
         "Web origins, with commas between, whose pages may call; empty allows none and * all.",
         pattern=ORIGINS,
     )
-    processes: int = _setting(
-        1, "processes", "Processes that serve; more than 1 share the CPUs and the ports.", low=1, high=64
-    )
     models_root: Path = _setting(Path("models"), "path", "Directory that holds the bundles.")
     bundle: str = _setting("default", "name", "Name of the bundle that answers requests which name no model.")
     bundles: str = _setting(

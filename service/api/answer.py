@@ -12,8 +12,6 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from service.domain.query import Document, Identifier, Query
 from service.domain.ranking import Place, Places, Ranking, decimal
-from service.native import ranking as native
-from service.native.session import is_usable
 
 Score = Annotated[Raw, Meta(extra_json_schema={"type": "number", "minimum": 0.0, "maximum": 1.0})]
 
@@ -122,8 +120,7 @@ def usage_of(query: Query, ranking: Ranking) -> Usage:
 def _bare_results(places: Places, query: Query) -> Raw:
     """Return the JSON of results without their documents: that of many `Result`, at a fraction of their time."""
     ids = [None if isinstance(document, str) else document.id for document in query.documents]
-    write = native.write_results if is_usable() else write_results
-    return Raw(write(places, ids))
+    return Raw(write_results(places, ids))
 
 
 def write_results(places: Places, ids: list[str | int | None]) -> bytes:

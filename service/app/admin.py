@@ -1,13 +1,12 @@
 """The second listener's application: metrics and health, and where admin calls have their place.
 
-Knows paths and the shape of an error; does not know what is served or in how many processes.
+Knows paths and the shape of an error; does not know what is served.
 Invariant: nothing here is on the public port but health, and nothing here waits behind ranking.
 """
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol
 
 from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
@@ -19,34 +18,18 @@ from starlette.routing import BaseRoute, Route
 
 from service.errors import ClientGone, Reason, Refused
 from service.http.middleware import Edge, JsonResponse, error_response, trace_of
+from service.process.lifecycle import Lifecycle
 from service.telemetry.metrics import Metrics
 
 Handler = Callable[[Request], Awaitable[Response]]
-Scrape = Callable[[], Awaitable[bytes]]
 
 
-class Health(Protocol):
-    """What the health paths tell."""
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether requests should be sent here."""
-        ...
-
-    @property
-    def is_alive(self) -> bool:
-        """Whether a restart would not help."""
-        ...
-
-
-def build_admin(
-    health: Health, metrics: Metrics, scrape: Scrape | None = None, routes: Sequence[BaseRoute] = ()
-) -> Starlette:
-    """Return the application; `scrape` writes the metrics if those of `metrics` are not all, `routes` are added."""
-    scrape = scrape or (lambda: asyncio.to_thread(generate_latest, metrics.registry))
+def build_admin(health: Lifecycle, metrics: Metrics, routes: Sequence[BaseRoute] = ()) -> Starlette:
+    """Return the application, to which `routes` are added."""
 
     async def show(request: Request) -> Response:  # noqa: ARG001  as Starlette calls it
-        return Response(await scrape(), media_type=CONTENT_TYPE_LATEST)
+        told = await asyncio.to_thread(generate_latest, metrics.registry)
+        return Response(told, media_type=CONTENT_TYPE_LATEST)
 
     app = Starlette(
         routes=[
@@ -61,7 +44,7 @@ def build_admin(
     return app
 
 
-def health_handlers(health: Health) -> dict[str, Handler]:
+def health_handlers(health: Lifecycle) -> dict[str, Handler]:
     """Return what says how the service is, on either listener, by path; it asks nobody and waits for nothing."""
 
     async def livez(request: Request) -> Response:

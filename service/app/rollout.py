@@ -31,8 +31,6 @@ from service.settings import Settings
 
 MAX_BODY_BYTES: Final = 4_096
 SHARES: Final[dict[NewcomerRole, float]] = {"canary": 0.1, "shadow": 1.0}
-PASSED_ON: Final = frozenset({b"authorization", b"x-api-key", b"api-key", b"origin"})
-"""The headers by which a call is let in."""
 
 Handler = Callable[[Request], Awaitable[Response]]
 

@@ -15,10 +15,8 @@ from typing import Self
 
 import numpy as np
 
-from service.cache.native_score_table import NativeScoreTable
 from service.cache.score_table import ScoreTable
 from service.domain.budget import Terms
-from service.native.session import is_usable
 from service.telemetry.cache_meter import CacheCounts
 
 
@@ -57,7 +55,7 @@ class ScoreCache:
     """Logits of pairs under their keys, and the pairs that are on their way."""
 
     def __init__(self, max_bytes: int, ttl_s: float) -> None:
-        self.table = (NativeScoreTable if is_usable() else ScoreTable)(max_bytes, ttl_s)
+        self.table = ScoreTable(max_bytes, ttl_s)
         self.counts = CacheCounts()
         self._flights: dict[bytes, _Flight] = {}
 

@@ -14,10 +14,8 @@ from numpy.typing import NDArray
 from bundle import Bundle, PairEncoder
 from bundle.rows import Rows, assemble, padded_length
 from bundle.verify import Session
-from service.domain.ranking import ALL_SCORED, Causes, Places, Unscored, rank_places
 from service.engine.cost import CostModel
 from service.engine.shapes import ShapeSet
-from service.native.ranking import NativeScale
 from service.native.session import NativeSession
 from service.native.words import NativePairEncoder
 
@@ -42,7 +40,6 @@ class ServedModel:
     costs: CostModel = field(default_factory=CostModel)
     encoder: PairEncoder = field(init=False)
     is_native: bool = field(init=False)
-    _scale: NativeScale | None = field(init=False)
     _lengths: tuple[int, ...] = field(init=False)  # by tokens
 
     def __post_init__(self) -> None:
@@ -53,7 +50,6 @@ class ServedModel:
             self.bundle.files[manifest.tokenizer], manifest.text
         )
         object.__setattr__(self, "encoder", encoder)
-        object.__setattr__(self, "_scale", NativeScale(manifest) if is_native else None)
         object.__setattr__(self, "_lengths", tuple(map(self._length, range(self.longest + 1))))
 
     @property
@@ -99,11 +95,3 @@ class ServedModel:
         if logits.shape != (len(rows),):
             raise ValueError(f"expected {len(rows)} logits, got shape {logits.shape}")
         return logits
-
-    def rank(self, logits: NDArray[np.float32], causes: Causes) -> tuple[Places, Unscored]:
-        """Return the places of products by their logits and causes, both [n], as `rank_places` does."""
-        if self._scale is None:
-            return rank_places(logits, causes, self.bundle.manifest)
-        indices, scores, labels, by_cause = self._scale.rank(logits, causes)
-        unscored = Unscored(*by_cause[1:]) if sum(by_cause[1:]) else ALL_SCORED
-        return Places(indices, scores, labels), unscored

@@ -18,7 +18,7 @@ from typing import Final
 FOLDER: Final = Path(__file__).parent
 BUILT: Final = FOLDER / "built"  # apart, or Python would take a library for a module
 FLAGS: Final = ("-std=c11", "-O3", "-shared", "-fPIC", "-Wall", "-Wextra")
-_TIMEOUT_S: Final = 120
+_TIMEOUT_S: Final = 600  # with sanitizers, on a busy machine
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,6 @@ Knows signals and uvicorn's server; does not know what is served.
 Invariant: readiness turns red first, the listener closes later, requests in flight are answered, exit code 0.
 """
 
-import asyncio
-import logging
 import os
 import signal
 import socket
@@ -65,11 +63,7 @@ class Lifecycle:
 
 
 class DrainingServer(uvicorn.Server):
-    """uvicorn, except that the first signal drains and the second one leaves at once.
-
-    One of several processes is told to leave by its `parent`, a descriptor that is readable when the parent has gone,
-    and the parent alone decides to leave at once: a terminal or a supervisor may signal all of them besides.
-    """
+    """uvicorn, except that the first signal drains and the second one leaves at once."""
 
     def __init__(
         self,
@@ -78,13 +72,11 @@ class DrainingServer(uvicorn.Server):
         drain_delay_s: float,
         *,
         admin_url: str = "",
-        parent: int | None = None,
     ) -> None:
         super().__init__(config)
         self._lifecycle = lifecycle
         self._drain_delay_s = drain_delay_s
         self._admin_url = admin_url
-        self._parent = parent
         self._leave_at_s = float("inf")
         self._is_signalled = False
         self._is_announced = False
@@ -92,10 +84,6 @@ class DrainingServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, and say where."""
         await super().startup(sockets)
-        if self._parent is not None:
-            asyncio.get_running_loop().add_reader(self._parent, self._lose_parent)
-            event("process_ready", pid=os.getpid())
-            return
         for server in self.servers:
             for listener in server.sockets:
                 event("listening", url=url_of(listener), admin=self._admin_url)
@@ -105,7 +93,7 @@ class DrainingServer(uvicorn.Server):
 
         Nothing is written here: the signal may have interrupted the writing of a log line.
         """
-        if self._is_signalled and self._parent is None:
+        if self._is_signalled:
             os._exit(FORCED_EXIT)
         delay_s = self._drain_delay_s if sig == signal.SIGTERM else 0.0  # nobody balances load to a Ctrl-C
         self._is_signalled = True
@@ -121,13 +109,6 @@ class DrainingServer(uvicorn.Server):
         if time.monotonic() >= self._leave_at_s:
             self.should_exit = True
         return await super().on_tick(counter)
-
-    def _lose_parent(self) -> None:
-        """Leave: without the parent nobody would replace this process or tell it to stop."""
-        assert self._parent is not None
-        asyncio.get_running_loop().remove_reader(self._parent)
-        event("parent_gone", logging.ERROR)
-        self._lifecycle.drain()
 
 
 def url_of(listener: socket.socket) -> str:

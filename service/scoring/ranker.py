@@ -19,7 +19,7 @@ from service.catalogue.catalogue import Catalogue
 from service.catalogue.record import Found
 from service.domain.budget import RESPOND_S, Terms
 from service.domain.query import Asked, Reference, text_chars
-from service.domain.ranking import ALL_SCORED, Cause, Ranking
+from service.domain.ranking import Cause, Ranking, rank_places
 from service.engine.model import ServedModel
 from service.scoring.call import Groups
 from service.scoring.scorer import Scorer
@@ -91,7 +91,7 @@ class Ranker:
                 *with_use(part.logits[:rows], part.lengths, part.cut).tolist(),
                 *part.logits[rows:].tolist(),
             ]
-            if part.unscored is ALL_SCORED:
+            if not part.unscored.total:
                 return dict(zip(chosen, logits, strict=True))
             computed = np.flatnonzero(part.causes == Cause.SCORED).tolist()
             return {chosen[place]: logits[place] for place in computed}
@@ -241,7 +241,7 @@ def _merged(
         causes[list(places)] = part.causes
     logits[list(cached)] = list(cached.values())
     causes[list(cached)] = Cause.SCORED
-    ranked, unscored = model.rank(logits, causes)
+    ranked, unscored = rank_places(logits, causes, model.bundle.manifest)
     rankings = [part for _, part in parts]
     computed = {
         place for places, part in parts for place in np.array(places)[part.causes == Cause.SCORED].tolist()

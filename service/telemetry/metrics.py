@@ -168,11 +168,6 @@ class Metrics:
             "Times that a changed file of API keys made no sense, and the old keys stayed.",
             registry=registry,
         )
-        self.process_restarts = Counter(
-            "shelfrank_process_restarts", "Processes that ended unasked and were replaced.", registry=registry
-        )
-        self.processes = Gauge("shelfrank_processes", "Processes that serve.", registry=registry)
-        self.processes.set(1)
         self.stuck_workers = Gauge(
             "shelfrank_stuck_workers", "Worker threads that are at one task for too long.", registry=registry
         )

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from bundle import Product
-from service.api.answer import encode_answer
+from service.api.answer import encode_answer, write_results
 from service.domain.query import Document, Query
 from service.domain.ranking import Places, Ranking, Unscored
 
@@ -37,6 +37,16 @@ def test_ids_and_documents_come_back_as_given() -> None:
     assert [{"text": "plain"}, {"id": 7, "title": "t"}, {"id": "x", "bullets": ["a", "b"]}] == [
         result["document"] for result in results
     ]
+
+
+def test_results_are_json_whatever_the_ids() -> None:
+    """Ids of any characters and numbers come back as they are, and an odd label is a string."""
+    ids = ["\x01" * 256, 'a "quoted" id', "\u00e9\u2028", -(2**63), 2**63 - 1, None]
+    places = Places(list(range(6)), [0.5] * 6, ['odd "label"'] * 6)
+    rows = json.loads(write_results(places, ids))
+
+    assert ids == [row.get("id") for row in rows]
+    assert {'odd "label"'} == {row["label"] for row in rows}
 
 
 def test_coverage_is_the_scored_share() -> None:

@@ -65,12 +65,3 @@ def test_routes_are_added_and_may_refuse() -> None:
 
     assert (422, "invalid_field", ["model"]) == (answer.status, answer.json["error"], answer.json["loc"])
     assert (405, 499) == (_get(app, "/admin/a").status, _get(app, "/admin/b", "POST").status)
-
-
-def test_another_scrape_takes_the_place() -> None:
-    """Where the metrics are those of several processes, they are shown instead."""
-
-    async def scrape() -> bytes:
-        return b"sum 3\n"
-
-    assert _get(build_admin(Lifecycle(), Metrics(), scrape), "/metrics").body == b"sum 3\n"

@@ -71,11 +71,9 @@ logits = st.floats(width=32) | st.just(math.nan)
 class AgainstAnOracle(RuleBasedStateMachine):
     """Stores, finds and lets time pass, in a table of two sets and in an oracle for each."""
 
-    kind: type[ScoreTable] = ScoreTable
-
     def __init__(self) -> None:
         super().__init__()
-        self.table = self.kind(SETS * WAYS * PLACE_BYTES, TTL_S)
+        self.table = ScoreTable(SETS * WAYS * PLACE_BYTES, TTL_S)
         self.oracles = [Oracle() for _ in range(SETS)]
         self.now_s = 0.0
 
@@ -116,8 +114,7 @@ class AgainstAnOracle(RuleBasedStateMachine):
         assert sum(oracle.evictions for oracle in self.oracles) == self.table.evictions
 
 
-THOROUGH = settings(max_examples=200, stateful_step_count=30, deadline=None)
-AgainstAnOracle.TestCase.settings = THOROUGH
+AgainstAnOracle.TestCase.settings = settings(max_examples=200, stateful_step_count=30, deadline=None)
 TestAgainstAnOracle = AgainstAnOracle.TestCase
 
 

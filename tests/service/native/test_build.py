@@ -1,49 +1,54 @@
 """Tests of service/native/build.py: libraries of these sources and no others."""
 
-import platform
 import shutil
+import sysconfig
 from pathlib import Path
 
 import pytest
 
 from service.native import build
+from service.native.build import ENCODER, WORDS, Library
 
-HERE = shutil.which("cc") is not None and platform.machine() == "x86_64"
+X86 = sysconfig.get_platform().endswith(ENCODER.processor)
+needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler here")
 
 
 @pytest.fixture
 def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """The sources alone, in a folder of their own."""
-    for name in build.SOURCES:
-        shutil.copy(build.FOLDER / name, tmp_path)
+    for path in (*build.FOLDER.glob("*.c"), *build.FOLDER.glob("*.h")):
+        shutil.copy(path, tmp_path)
     monkeypatch.setattr(build, "FOLDER", tmp_path)
     monkeypatch.setattr(build, "BUILT", tmp_path / "built")
-    monkeypatch.setattr(build.sysconfig, "get_platform", lambda: "linux-x86_64")
     return tmp_path
 
 
-@pytest.mark.skipif(not HERE, reason="no C compiler for x86-64 here")
-def test_it_is_built_once_and_anew_for_other_sources(folder: Path) -> None:
+@needs_compiler
+@pytest.mark.parametrize("library", [WORDS, ENCODER], ids=lambda library: library.name)
+def test_it_is_built_once_and_anew_for_other_sources(folder: Path, library: Library) -> None:
     """The name holds the hash of the sources; what was built of others goes."""
-    first = build.build()
+    if not library.is_for_this_processor:
+        pytest.skip(f"the library is for {library.processor}")
+    first = build.build(library)
     made = first.stat().st_mtime_ns
-    assert build.build() == first
+    assert build.build(library) == first
     assert first.stat().st_mtime_ns == made
-    (folder / "encoder.c").write_text((folder / "encoder.c").read_text() + "\n/* another */\n")
-    second = build.build()
+    header = folder / library.headers[0]
+    header.write_text(header.read_text() + "\n/* another */\n")
+    second = build.build(library)
 
     assert second != first
     assert [path.name for path in (folder / "built").iterdir()] == [second.name]
 
 
-@pytest.mark.skipif(not HERE, reason="no C compiler for x86-64 here")
+@needs_compiler
 def test_an_error_of_the_compiler_is_shown(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Sources that do not compile leave nothing behind and say why."""
-    (folder / "encoder.c").write_text("int broken(")
+    """A source that does not compile leaves nothing behind and says why; the other library is built all the same."""
+    (folder / "words.c").write_text("int broken(")
 
     assert build.main([]) == 1
-    assert "the compiler failed" in capsys.readouterr().err
-    assert list((folder / "built").iterdir()) == []
+    assert "native words: not built, the compiler failed" in capsys.readouterr().err
+    assert {path.name for path in (folder / "built").iterdir()} == ({ENCODER.path.name} if X86 else set())
 
 
 @pytest.mark.usefixtures("folder")
@@ -53,21 +58,13 @@ def test_no_compiler_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert "name a C compiler" in capsys.readouterr().err
 
 
-def test_other_processors_are_left_alone(
+@needs_compiler
+def test_other_processors_get_what_is_for_all(
     monkeypatch: pytest.MonkeyPatch, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """On ARM there is nothing to build, and that is no failure."""
+    """On ARM the table of words is built and the encoder is not, and that is no failure."""
     monkeypatch.setattr(build.sysconfig, "get_platform", lambda: "linux-aarch64")
 
     assert build.main([]) == 0
-    assert "x86-64 alone" in capsys.readouterr().out
-    assert not (folder / "built").exists()
-
-
-@pytest.mark.skipif(not HERE, reason="no C compiler for x86-64 here")
-@pytest.mark.usefixtures("folder")
-def test_main_builds(capsys: pytest.CaptureFixture[str]) -> None:
-    """The program says what it has built."""
-    assert build.main(["cc"]) == 0
-    assert build.library_path().name in capsys.readouterr().out
-    assert build.library_path().exists()
+    assert "native encoder: not built, it is for x86_64 alone" in capsys.readouterr().out
+    assert [path.name for path in (folder / "built").iterdir()] == [WORDS.path.name]

@@ -16,14 +16,14 @@ from bundle.text import Packed
 from service.native import words
 from service.native.words import NativePairEncoder
 from tests.bundle.test_words import PRODUCTS, TEXTS
-from tests.service.native.support import OBSTACLE, needs_native
+from tests.service.native.support import NO_WORDS, needs_words
 from tests.service.support import ROOT
 
 BUNDLE = read_bundle(ROOT / "models", "default")
 TOKENIZER = BUNDLE.files[BUNDLE.manifest.tokenizer]
 
 
-pytestmark = needs_native
+pytestmark = needs_words
 
 
 def _contract(*limits: tuple[str, int, int], length: int = 48) -> TextContract:
@@ -41,7 +41,7 @@ def _pair(contract: TextContract) -> tuple[PairEncoder, NativePairEncoder]:
 WIDE = _contract(("title", 200, 40), ("brand", 20, 3), ("bullets", 100, 12), ("text", 300, 60))
 NARROW = _contract(("title", 7, 2), ("text", 30, 5), length=12)
 SINGLE = _contract(("title", 200, 40))
-PAIRS = [] if OBSTACLE else [_pair(contract) for contract in (WIDE, NARROW, SINGLE)]
+PAIRS = [] if NO_WORDS else [_pair(contract) for contract in (WIDE, NARROW, SINGLE)]
 FIELDS = st.builds(Product, title=TEXTS, brand=TEXTS, bullets=TEXTS, text=TEXTS)
 LONG = Product("sofa " * 500, "a" * 64 + " " + "b" * 65, "", "", "é" * 32 + " " + "é" * 33, "", "x\n\n y  z")
 ODD = Product("漢字 " * 40, "", "", "", "half \ud83d a pair", "", "a\0b")

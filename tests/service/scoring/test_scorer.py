@@ -222,7 +222,7 @@ def test_a_failing_ranking_is_told_to_the_caller(tiny_bundle: Path, monkeypatch:
     """An error after the engine is not taken for the engine's: the call raises instead of computing again."""
     session = FakeSession()
     bench = fake_bench(tiny_bundle, session)
-    monkeypatch.setattr("service.engine.model.rank_places", lambda *_: 1 / 0)
+    monkeypatch.setattr("service.scoring.call.rank_places", lambda *_: 1 / 0)
 
     with pytest.raises(ZeroDivisionError):
         _rank(bench, PRODUCTS[:1])

@@ -7,7 +7,6 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from service.domain.budget import PRIORITIES
 from service.domain.ranking import Unscored
-from service.telemetry.aggregate import LARGEST, MEAN
 from service.telemetry.meters import (
     DECISIONS,
     NEWCOMERS,
@@ -18,7 +17,6 @@ from service.telemetry.meters import (
     RolloutMeter,
     missed_in,
 )
-from service.telemetry.metrics import Metrics
 
 
 def value(registry: CollectorRegistry, name: str, **labels: str) -> float | None:
@@ -109,12 +107,3 @@ def test_reloads_and_comparisons_start_at_zero() -> None:
     assert value(registry, "shelfrank_reloads_total", result="failed") == 1
     assert value(registry, "shelfrank_canary_aborts_total") == 0
     assert [value(registry, "shelfrank_canary_lists_total", role=role) for role in NEWCOMERS] == [0, 0]
-
-
-def test_gauges_that_are_no_sums_exist() -> None:
-    """What is told of how gauges of several processes add up is told of gauges that there are."""
-    gauges = {family.name for family in Metrics().registry.collect() if family.type == "gauge"}
-
-    ours = {name for name in LARGEST | MEAN if name.startswith("shelfrank_")}
-    assert gauges >= ours
-    assert not LARGEST & MEAN
