@@ -132,6 +132,19 @@ def _parts_that_import_each_other(package: str) -> set[frozenset[str]]:
     return {frozenset(arrow) for arrow in arrows if arrow[::-1] in arrows}
 
 
+def _missing_names(*packages: str) -> set[str]:
+    """Return what modules of these packages import from each other and do not find there."""
+    modules = {name: path for package in packages for name, path in _modules(package).items()}
+    bound = {name: _bound(_tree(path)) for name, path in modules.items()}
+    return {
+        f"{path.relative_to(ROOT)}: {module} {name}".rstrip()
+        for path in modules.values()
+        for module, name in _imported(_tree(path))
+        if module.partition(".")[0] in packages and f"{module}.{name}" not in modules
+        if (name not in bound.get(module, ()) if name else module not in modules)
+    }
+
+
 def _offences(tree: ast.AST) -> list[str]:
     """Return what a syntax tree uses of the banned modules, calls and options."""
     found = [name for name in _imports(tree) if name in BANNED_MODULES]
@@ -169,11 +182,12 @@ def test_no_two_parts_import_each_other(package: str) -> None:
     assert set() == _parts_that_import_each_other(package)
 
 
-def test_parts_that_import_each_other_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A pair counts once, however its imports are written and wherever they stand; one way alone is no pair."""
+@pytest.fixture
+def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a package of which two parts import each other, and one of them a name that is not there."""
     sources = {
         "one/a.py": "def f():\n    from house.two import b",
-        "two/b.py": "from house.one.a import f\nimport house.three",
+        "two/b.py": "from house.one.a import f, g\nimport house.three",
         "three.py": "",
     }
     for name, source in sources.items():
@@ -181,8 +195,17 @@ def test_parts_that_import_each_other_are_found(tmp_path: Path, monkeypatch: pyt
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(source, encoding="utf-8")
     monkeypatch.setattr(f"{__name__}.ROOT", tmp_path)
+    return "house"
 
-    assert {frozenset({"one", "two"})} == _parts_that_import_each_other("house")
+
+def test_parts_that_import_each_other_are_found(house: str) -> None:
+    """A pair counts once, however its imports are written and wherever they stand; one way alone is no pair."""
+    assert {frozenset({"one", "two"})} == _parts_that_import_each_other(house)
+
+
+def test_a_name_that_is_not_there_is_found(house: str) -> None:
+    """Of two names imported by one line, the one that the module does not bind is told."""
+    assert {"house/two/b.py: house.one.a g"} == _missing_names(house)
 
 
 def test_folders_stay_small() -> None:
@@ -194,18 +217,7 @@ def test_folders_stay_small() -> None:
 
 def test_every_import_of_ours_finds_its_name() -> None:
     """What a test or a program imports from our own packages is there: pytest skips a test file that it cannot import."""
-    packages = (*PACKAGES, "benchmarks", "clients", "tests")
-    modules = {name: path for package in packages for name, path in _modules(package).items()}
-    names = {name: _bound(_tree(path)) for name, path in modules.items()}
-    missing = {
-        f"{path.relative_to(ROOT)}: {module}.{imported}"
-        for path in modules.values()
-        for module, imported in _imported(_tree(path))
-        if module.partition(".")[0] in packages and f"{module}.{imported}" not in modules
-        if module not in names or (imported and imported not in names[module])
-    }
-
-    assert set() == missing
+    assert set() == _missing_names(*PACKAGES, "benchmarks", "clients", "tests")
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
