@@ -55,9 +55,7 @@ def load_model(name: str, settings: Settings) -> ServedModel:
     no_words = "engine is onnxruntime" if settings.engine == "onnxruntime" else why_no_words()
     words = not no_words
     if settings.device == "cpu":
-        sessions = open_sessions(
-            bundle, precision=precision, device="cpu", workers=workers, engine=settings.engine
-        )
+        sessions = open_sessions(bundle, precision=precision, workers=workers, engine=settings.engine)
         model = ServedModel(bundle, precision, "cpu", sessions, words=words)
         timings = measure_runs(sessions[0], model.longest)
     elif settings.engine == "native":

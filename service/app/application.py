@@ -17,7 +17,6 @@ from starlette.middleware.cors import CORSMiddleware
 from service.app.about import About
 from service.app.account import Account
 from service.app.admin import build_admin, health_handlers
-from service.app.direct import Application, Direct, OnError
 from service.app.handlers import SPOKEN, Api
 from service.app.openapi import DESCRIPTION, with_schemas
 from service.app.paths import FOREIGN, KSERVE, RERANK, RERANK_TOO, Tell, refuse_at
@@ -97,7 +96,7 @@ def build_app(
         if tracing is not None:
             await asyncio.to_thread(tracing.close)
 
-    app = Application(
+    app = FastAPI(
         title="shelfrank",
         version=API_VERSION,
         description=DESCRIPTION,
@@ -142,7 +141,7 @@ def build_app(
         app.add_api_route(path, handler, methods=["GET"])
     _add_foreign_routes(app, api, About(settings, versions, lifecycle))
     refuse = _refusal(metrics)
-    app.put_before(Direct, path=RERANK, handle=api.rerank, on_error=_add_error_handlers(app, refuse))
+    _add_error_handlers(app, refuse)
     _add_middleware(app, settings, metrics, ring, refuse)
     app.openapi = with_schemas(app.openapi)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
     return app
@@ -198,29 +197,29 @@ def _refusal(metrics: Metrics) -> Refusal:
 
 
 def _add_middleware(
-    app: Application, settings: Settings, metrics: Metrics, ring: KeyRing | None, refuse: Refusal
+    app: FastAPI, settings: Settings, metrics: Metrics, ring: KeyRing | None, refuse: Refusal
 ) -> None:
-    """Put the layers around the application, the innermost first; a preflight request carries no key."""
+    """Put the layers around the routes, the innermost first; a preflight request carries no key."""
 
     def refuse_unknown(request: Request) -> Response:
         event("refused", id=trace_of(request).id, reason=Reason.UNAUTHENTICATED.code)
         return refuse(request, Refused(Reason.UNAUTHENTICATED), CHALLENGE)
 
     if ring is not None:
-        app.put_before(Locked, ring=ring, refuse=refuse_unknown)
+        app.add_middleware(Locked, ring=ring, refuse=refuse_unknown)
     if settings.cors_origins:
-        app.put_before(
+        app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.cors_origins.split(","),
             allow_methods=["GET", "POST"],
             allow_headers=CORS_HEADERS,
             expose_headers=["x-request-id", "x-degraded", "retry-after"],
         )
-    app.put_before(Edge, metrics=metrics)
+    app.add_middleware(Edge, metrics=metrics)
 
 
-def _add_error_handlers(app: FastAPI, answer: Refusal) -> OnError:
-    """Say how what a handler raises is answered, and return those answers that a handler of ours may need."""
+def _add_error_handlers(app: FastAPI, answer: Refusal) -> None:
+    """Say how what a handler raises is answered; a bug is left to `Edge`."""
 
     async def refused(request: Request, error: Exception) -> Response:
         assert isinstance(error, Refused)
@@ -237,7 +236,6 @@ def _add_error_handlers(app: FastAPI, answer: Refusal) -> OnError:
         event("client_gone", id=trace_of(request).id)
         return Response(status_code=CLIENT_CLOSED_REQUEST)
 
-    raised: OnError = {Refused: refused, ClientGone: client_gone}
-    for kind, answered in {**raised, HTTPException: not_routed}.items():
-        app.add_exception_handler(kind, answered)
-    return raised
+    app.add_exception_handler(Refused, refused)
+    app.add_exception_handler(ClientGone, client_gone)
+    app.add_exception_handler(HTTPException, not_routed)
