@@ -30,22 +30,22 @@ Metrics = Mapping[str, float | int | str]
 
 # stage -> (module with run(context), stages it reads)
 STAGES: dict[str, tuple[str, tuple[str, ...]]] = {
-    "data": ("training.data", ()),
-    "augment": ("training.augment", ("data",)),
-    "judge": ("training.judge", ("data", "augment")),
-    "teacher": ("training.teacher", ("data", "judge")),
-    "label": ("training.label", ("data", "augment", "teacher")),
-    "blend": ("training.blend", ("data", "judge", "label")),
-    "panel": ("training.panel", ("data", "judge", "teacher", "blend")),
-    "distil": ("training.distil", ("data", "label", "blend")),
-    "calibrate": ("training.calibrate", ("data", "distil")),
-    "export": ("training.export", ("distil",)),
-    "quantize": ("training.quantize", ("data", "distil", "calibrate", "export")),
+    "data": ("training.data.sources", ()),
+    "augment": ("training.data.augment", ("data",)),
+    "judge": ("training.teacher.judge", ("data", "augment")),
+    "teacher": ("training.teacher.teacher", ("data", "judge")),
+    "label": ("training.teacher.label", ("data", "augment", "teacher")),
+    "blend": ("training.teacher.blend", ("data", "judge", "label")),
+    "panel": ("training.teacher.panel", ("data", "judge", "teacher", "blend")),
+    "distil": ("training.student.distil", ("data", "label", "blend")),
+    "calibrate": ("training.student.calibrate", ("data", "distil")),
+    "export": ("training.export.export", ("distil",)),
+    "quantize": ("training.export.quantize", ("data", "distil", "calibrate", "export")),
     "evaluate": (
-        "training.evaluate",
+        "training.evaluate.evaluate",
         ("data", "teacher", "panel", "distil", "calibrate", "export", "quantize"),
     ),
-    "bundle": ("training.pack", ("data", "distil", "calibrate", "export", "quantize", "evaluate")),
+    "bundle": ("training.pack.pack", ("data", "distil", "calibrate", "export", "quantize", "evaluate")),
 }
 
 # trained data-parallel under torchrun: every process works, the first one writes

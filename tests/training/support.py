@@ -11,10 +11,12 @@ from pathlib import Path
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from training import data, export, student, synthetic
+from training.data import sources, synthetic
+from training.export import export
 from training.recipe import load_recipe
 from training.sections import FreshRecipe
 from training.stages import Context, Run
+from training.student import student
 
 TINY = Path(__file__).parents[2] / "training" / "recipes" / "tiny.toml"
 SOURCE = "data.sources=[{kind='synthetic', name='s', queries=40}]"
@@ -36,7 +38,7 @@ def make_exported(root: Path) -> Path:
     for stage in ("teacher", "data", "distil"):
         context = make_context(root, stage)
         if stage == "data":
-            data.run(context)
+            sources.run(context)
     texts = [f"{row['query']} {row['title']}" for row in synthetic.judged_pairs(0, 40)]
     torch.manual_seed(0)
     model, tokenizer = student.fresh_body(texts, SHAPE)

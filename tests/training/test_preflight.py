@@ -15,12 +15,14 @@ from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertForSequenceClassification, T5Config
 
 from tests.training.support import SHAPE, SMALL, TINY, finished, make_decoder, make_encoder, tiny_arguments
-from training import student, synthetic, teacher
 from training.__main__ import main
-from training.export import load_student
+from training.data import synthetic
+from training.export.export import load_student
 from training.preflight import Named, check_stage
 from training.recipe import load_recipe
 from training.stages import Run, StageError
+from training.student import student
+from training.teacher import teacher
 
 TEXTS = [f"{row['query']} {row['title']}" for row in synthetic.judged_pairs(0, 40)]
 # each stage that reads a model, and how the recipe names it there

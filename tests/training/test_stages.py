@@ -111,7 +111,7 @@ def test_a_failing_stage_leaves_no_half_folder(tmp_path: Path, monkeypatch: pyte
         (context.out / "half.parquet").write_bytes(b"half")
         raise OSError("disk full")
 
-    monkeypatch.setattr("training.data.run", broken)
+    monkeypatch.setattr("training.data.sources.run", broken)
     with pytest.raises(OSError, match="disk full"):
         changed.execute("data")
 
