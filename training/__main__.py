@@ -12,10 +12,10 @@ from importlib import import_module
 from pathlib import Path
 
 from bundle.errors import BundleError
-from training.data.formats import DataError
+from training.errors import DataError, RecipeError, StageError, Unfinished
 from training.preflight import check_models
-from training.recipe import RecipeError, load_recipe
-from training.stages import STAGES, Run, StageError, Unfinished
+from training.recipe import load_recipe
+from training.stages import STAGES, Run
 
 # what is no stage: it reads finished ones; the --recipe of study, frontier and report is a file of its own kind
 PROGRAMS = {

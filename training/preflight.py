@@ -12,13 +12,14 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+from training.errors import StageError
 from training.models.hub import load_pretrained, one_line
 from training.recipe import Recipe
-from training.sections import JudgeRecipe
-from training.stages import Run, StageError
-from training.student_sections import CONTRACT_FILE
+from training.sections.student import CONTRACT_FILE
+from training.sections.teacher import JudgeRecipe
+from training.stages import Run
 
-BIENCODER_TOKENS = 128  # of a text that training.measure.baselines embeds
+BIENCODER_TOKENS = 128  # of a text that training.models.biencoder embeds
 # architectures whose first positions are never a token's: as many as the padding's id, and one
 OFFSET = {
     "camembert",

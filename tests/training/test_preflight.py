@@ -17,10 +17,12 @@ from transformers import BertConfig, BertForSequenceClassification, T5Config
 from tests.training.support import SHAPE, SMALL, TINY, finished, make_decoder, make_encoder, tiny_arguments
 from training.__main__ import main
 from training.data import synthetic
+from training.errors import StageError
 from training.export.export import load_student
+from training.models.fresh import fresh_body
 from training.preflight import Named, check_stage
 from training.recipe import load_recipe
-from training.stages import Run, StageError
+from training.stages import Run
 from training.student import student
 from training.teacher import teacher
 
@@ -126,7 +128,7 @@ def encoder(folder: Path, **values: Any) -> None:
 def classifier(folder: Path) -> None:
     """Save a classifier of three labels."""
     torch.manual_seed(1)
-    _, tokenizer = student.fresh_body(TEXTS, SHAPE)
+    _, tokenizer = fresh_body(TEXTS, SHAPE)
     config = BertConfig(
         vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=1, num_attention_heads=2, num_labels=3
     )

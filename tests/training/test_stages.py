@@ -9,8 +9,9 @@ pytest.importorskip("pyarrow", reason="the training environment is not installed
 
 from training import stages
 from training.__main__ import main
+from training.errors import StageError
 from training.recipe import Recipe, load_recipe
-from training.stages import Run, StageError
+from training.stages import Run
 
 TINY = Path(__file__).parents[2] / "training" / "recipes" / "tiny.toml"
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import bm25s
 import numpy as np
@@ -17,10 +17,8 @@ import pyarrow.parquet as pq
 
 from training.data.sources import FIELDS, write_rows
 from training.data.splits import normalize_query, query_words
-from training.sections import AugmentRecipe
-
-if TYPE_CHECKING:
-    from training.stages import Context, Metrics
+from training.sections.data import AugmentRecipe
+from training.stages import Context, Metrics
 
 UNLABELLED = pa.schema(
     [
@@ -221,7 +219,7 @@ def run(context: Context) -> Metrics:
     queries = choose_queries(pairs, pool_queries, recipe, context.seed)
     encoder = None
     if recipe.biencoder:
-        from training.measure.baselines import BiEncoder  # noqa: PLC0415 - seconds of imports, for an encoder alone
+        from training.models.biencoder import BiEncoder  # noqa: PLC0415 - seconds of imports, for an encoder alone
 
         encoder = BiEncoder(context.weights(recipe.biencoder), bf16=recipe.bf16)
     rows = pair_up(queries, products, recipe, context.seed, encoder)

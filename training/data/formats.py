@@ -22,6 +22,8 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from training.errors import DataError
+
 JSON_SUFFIXES = {".jsonl", ".ndjson", ".json", ".jl", ".jsonlines", ".ldjson"}
 PARQUET_SUFFIXES = {".parquet", ".pq"}
 FOREIGN = {
@@ -36,10 +38,6 @@ BATCH_ROWS = 4096  # rows of a Parquet file in memory at a time
 QRELS = re.compile(r"\s*\S+\s+\S+\s+\S+\s+-?\d+(\.\d+)?\s*")
 
 Cells = dict[str, Any]  # by the folded name of the column
-
-
-class DataError(Exception):
-    """A table cannot be read; the message names the file, the row and the column, and what was expected."""
 
 
 @lru_cache(maxsize=1024)  # asked for every cell

@@ -17,6 +17,7 @@ from bundle.manifest import Label
 from bundle.rows import Row
 from bundle.text import PairEncoder, Product
 from training.data.sources import FIELDS
+from training.errors import StageError
 
 # The served classes, by grade 0..3. Their gains are the teacher's soft targets, so that a served score reads as
 # expected relevance: a sure substitute scores 0.5. The score is monotone in the logit under any ascending gains.
@@ -76,6 +77,19 @@ def encode_lists(encoder: PairEncoder, lists: Sequence[JudgedList]) -> list[Row]
 def by_list(values: NDArray[Any], lists: Sequence[JudgedList]) -> list[NDArray[Any]]:
     """Cut values [pairs], in the order of `encode_lists`, into one array per list."""
     return np.split(values, np.cumsum([len(judged) for judged in lists])[:-1])
+
+
+def read_scores(path: Path, lists: Sequence[JudgedList], column: str = "score") -> list[NDArray[np.floating]]:
+    """The scores of the lists that a stage wrote; StageError if the file lacks one of their pairs."""
+    known = {
+        (row["dataset"], row["query_id"], row["product_id"]): row[column]
+        for row in pq.read_table(path, columns=["dataset", "query_id", "product_id", column]).to_pylist()
+    }
+    try:
+        return [np.array([known[j.dataset, j.query_id, p] for p in j.product_ids]) for j in lists]
+    except KeyError as error:
+        stage = path.parent.name
+        raise StageError(f"{path.name} has no score for {error}; run the {stage} stage again") from error
 
 
 def product_of(row: Mapping[str, Any]) -> Product:

@@ -10,19 +10,18 @@ import contextlib
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from training.data import synthetic
-from training.data.formats import DataError, folded, shown
+from training.data.formats import folded, shown
 from training.data.splits import with_splits
 from training.data.tables import Line, read_lines
-from training.sections import DataRecipe, SourceRecipe
-
-if TYPE_CHECKING:
-    from training.stages import Context, Metrics
+from training.errors import DataError
+from training.sections.data import DataRecipe, SourceRecipe
+from training.stages import Context, Metrics
 
 FIELDS = ("title", "brand", "color", "category", "bullets", "description")
 TARGETS = {

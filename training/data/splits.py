@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from training.sections import DataRecipe, SplitRecipe
+from training.sections.data import DataRecipe, SplitRecipe
 
 Row = dict[str, Any]
 

@@ -13,7 +13,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from training.data.formats import Cells, DataError, folded, read_rows, shown
+from training.data.formats import Cells, folded, read_rows, shown
+from training.errors import DataError
 
 # what programs write for a value that is not there; a text like "none" or "N/A" is somebody's own
 MISSING = frozenset({"nan", "NaN", "NAN", "null", "NULL", "None", "<NA>", "#N/A"})

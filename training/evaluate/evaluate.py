@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
-import numpy as np
 import pyarrow.parquet as pq
 
 from bundle.manifest import Calibration, QualityRow
-from training.data.lists import LABELS, JudgedList, by_list, encode_lists, rankable, read_lists
+from training.data.lists import LABELS, JudgedList, by_list, encode_lists, rankable, read_lists, read_scores
 from training.data.sources import FIELDS
-from training.measure.baselines import BiEncoder, Bm25, random_order
+from training.errors import StageError
+from training.measure.baselines import bm25_scores, random_order
 from training.measure.figures import (
     GAIN_MAP,
     Scores,
@@ -26,8 +25,9 @@ from training.measure.figures import (
     served_figures,
     tables,
 )
+from training.models.biencoder import BiEncoder
 from training.models.runtime import OrtSession, score_rows
-from training.stages import Context, Metrics, StageError
+from training.stages import Context, Metrics
 from training.student.student import load
 
 ALL = "all sets"
@@ -42,43 +42,21 @@ TEACHER_SCORES = "scores.parquet"  # of the teacher and panel stages: dataset, q
 MEMBERS = ("classifier ", "judge ", "cosine ")  # how the panel's other columns begin
 
 
-def bm25_scores(pairs: Path, lists: Sequence[JudgedList], fields: Sequence[str]) -> Scores:
-    """BM25 with the statistics of every product of the list's data set, whatever its split."""
-    corpora: dict[str, dict[str, str]] = {}
-    for row in pq.read_table(pairs, columns=["dataset", "product_id", *fields]).to_pylist():
-        corpora.setdefault(row["dataset"], {})[row["product_id"]] = " ".join(row[f] or "" for f in fields)
-    indexes = {dataset: Bm25(list(corpus.items())) for dataset, corpus in corpora.items()}
-    return [indexes[judged.dataset].scores(judged.query, judged.product_ids) for judged in lists]
-
-
 def biencoder_scores(folder: str, lists: Sequence[JudgedList]) -> Scores:
     """Cosines of query and title under a sentence encoder nobody fine-tuned."""
     encoder = BiEncoder(folder)
     return [encoder.scores(judged.query, [product.title for product in judged.products]) for judged in lists]
 
 
-def told_scores(path: Path, lists: Sequence[JudgedList], column: str = "score") -> Scores:
-    """The scores of the lists that a stage wrote; StageError if the file lacks one of their pairs."""
-    known = {
-        (row["dataset"], row["query_id"], row["product_id"]): row[column]
-        for row in pq.read_table(path, columns=["dataset", "query_id", "product_id", column]).to_pylist()
-    }
-    try:
-        return [np.array([known[j.dataset, j.query_id, p] for p in j.product_ids]) for j in lists]
-    except KeyError as error:
-        stage = path.parent.name
-        raise StageError(f"{path.name} has no score for {error}; run the {stage} stage again") from error
-
-
 def teacher_scores(context: Context, lists: Sequence[JudgedList]) -> dict[str, Scores]:
     """The scores that the student learnt from, and those of the members if they were a blend."""
     if context.recipe.panel is None:
         path = context.inputs("teacher") / TEACHER_SCORES
-        return {TEACHER: told_scores(path, lists)} if path.is_file() else {}
+        return {TEACHER: read_scores(path, lists)} if path.is_file() else {}
     path = context.inputs("panel") / TEACHER_SCORES
     columns = pq.read_schema(path).names
     members = [name for name in columns if name.startswith(MEMBERS)]
-    return {TEACHER: told_scores(path, lists)} | {name: told_scores(path, lists, name) for name in members}
+    return {TEACHER: read_scores(path, lists)} | {name: read_scores(path, lists, name) for name in members}
 
 
 def run(context: Context) -> Metrics:

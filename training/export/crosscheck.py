@@ -15,11 +15,12 @@ import numpy as np
 from bundle.manifest import TextContract
 from bundle.text import PairEncoder
 from training.data.golden import golden_pairs
+from training.errors import StageError
 from training.export.export import difference, load_student
 from training.export.optimum_export import export_by_optimum
 from training.models.runtime import OrtSession, score_rows
 from training.recipe import load_recipe
-from training.stages import Run, StageError
+from training.stages import Run
 
 
 def run_crosscheck(

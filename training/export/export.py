@@ -20,13 +20,14 @@ from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from bundle.verify import INPUT_NAMES, OUTPUT_NAME, Session
+from training.errors import StageError
 from training.export.architectures import unsupported
 from training.export.flat import FlatBert
 from training.export.optimum_export import export_by_optimum
 from training.models.hub import load_model
 from training.models.runtime import OrtSession
-from training.stages import Context, Metrics, StageError
-from training.student_sections import ExportRecipe
+from training.sections.export import ExportRecipe
+from training.stages import Context, Metrics
 
 SHAPES = ((1, 8), (1, 24), (3, 16), (16, 32), (5, 72))  # batch and sequence of the parity check
 LONGEST = 512  # tokens of a row, where the model's positions allow as many

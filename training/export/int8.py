@@ -25,11 +25,13 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 from bundle.manifest import TextContract
 from bundle.rows import Row, assemble
 from training.export.smooth import TINY, smoothing, weight_scale
+from training.models.batching import batches_of_one_length
 
 Floats = NDArray[np.float32]
 
 KEPT_FP32 = ("pooler", "classifier")  # a small head, and the scores of one list lie close together
 _BY_CHANNEL = {"Attention": 2, "Relu": 0, "Reshape": 0}  # which input a channel of the output comes from
+BATCH_ROWS = 64  # of one length, in a run of the fp32 graph
 TABLE_ROWS = 1024  # smaller embedding tables are not worth an operator
 
 
@@ -169,8 +171,9 @@ def calibrate(
     high: dict[str, Floats] = {}
     total: dict[str, NDArray[np.float64]] = {}
     counts = dict.fromkeys(names, 0)
-    for batch in _equal_lengths(rows):
-        for name, found in zip(names, session.run(names, assemble(batch, contract.template)), strict=True):
+    for _, places in batches_of_one_length([len(row) for row in rows], BATCH_ROWS):
+        feeds = assemble([rows[place] for place in places], contract.template)
+        for name, found in zip(names, session.run(names, feeds), strict=True):
             values = found.reshape(-1, found.shape[-1])
             low[name] = np.minimum(low.get(name, np.inf), values.min(axis=0))
             high[name] = np.maximum(high.get(name, -np.inf), values.max(axis=0))
@@ -277,12 +280,3 @@ def _rewrite(
 
 def _tensors(name: str, values: Mapping[str, NDArray[Any] | np.generic]) -> list[TensorProto]:
     return [numpy_helper.from_array(np.asarray(value), f"{name}.{key}") for key, value in values.items()]
-
-
-def _equal_lengths(rows: Sequence[Row], batch_rows: int = 64) -> Iterator[list[Row]]:
-    by_length: dict[int, list[Row]] = {}
-    for row in rows:
-        by_length.setdefault(len(row), []).append(row)
-    for members in by_length.values():
-        for start in range(0, len(members), batch_rows):
-            yield members[start : start + batch_rows]

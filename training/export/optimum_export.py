@@ -14,7 +14,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from bundle.verify import INPUT_NAMES, OUTPUT_NAME
-from training.stages import StageError
+from training.errors import StageError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -19,12 +19,14 @@ from bundle.score import class_probabilities
 from bundle.text import PairEncoder
 from bundle.verify import Session
 from training.data.lists import JudgedList, by_list, encode_lists, rankable, read_lists
+from training.errors import StageError
 from training.export.int8 import quantize
 from training.measure import metrics
+from training.models.batching import places_by_length
 from training.models.runtime import OrtSession, score_rows
-from training.stages import Context, Metrics, StageError
+from training.sections.export import QuantizeRecipe
+from training.stages import Context, Metrics
 from training.student.student import load
-from training.student_sections import QuantizeRecipe
 
 Floats = NDArray[np.float32]
 
@@ -93,13 +95,11 @@ def batch_drift(
 ) -> float:
     """Largest |logit| change of a pair between being scored alone and in random batches; 0 is the promise."""
     draws = np.random.default_rng(seed)
-    by_length: dict[int, list[Row]] = {}
-    for row in rows:
-        by_length.setdefault(padded_length(len(row), contract.max_length), []).append(row)
+    by_length = places_by_length([padded_length(len(row), contract.max_length) for row in rows])
     worst = 0.0
     for _ in range(trials):
         length = int(draws.choice(list(by_length)))
-        members = by_length[length]
+        members = [rows[place] for place in by_length[length]]
         batch = [members[i] for i in draws.integers(0, len(members), int(draws.integers(2, 41)))]
         together = session.run(assemble(batch, contract.template, length))
         place = int(draws.integers(0, len(batch)))

@@ -1,4 +1,4 @@
-"""What the student has to beat: no model at all, BM25, and a bi-encoder nobody fine-tuned.
+"""What the student has to beat without any model: no order at all, and BM25.
 
 Knows texts, not labels: a baseline sees the query and the product text only.
 Invariant: a score depends on the query, the product and the corpus, never on the list it is in.
@@ -10,11 +10,10 @@ from pathlib import Path
 
 import bm25s
 import numpy as np
-import torch
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from transformers import AutoModel, AutoTokenizer
 
-from training.models.hub import load_model, load_pretrained
+from training.data.lists import JudgedList
 
 Scores = NDArray[np.float32]
 
@@ -70,43 +69,10 @@ class Bm25:
         return np.asarray(self._index.get_scores(known), np.float32)[rows]
 
 
-class BiEncoder:
-    """Zero-shot sentence encoder: cosine of mean-pooled query and product embeddings.
-
-    Takes the hub id or folder of a Hugging Face encoder, such as all-MiniLM-L6-v2.
-    Reference: Reimers and Gurevych, Sentence-BERT, EMNLP 2019.
-    """
-
-    def __init__(
-        self, folder: Path | str, *, max_tokens: int = 128, batch_rows: int = 64, bf16: bool = False
-    ) -> None:
-        self._bf16 = bf16
-        self._tokenizer = load_pretrained(AutoTokenizer, str(folder))
-        self._model = load_model(AutoModel, str(folder), dtype=torch.float32).eval()
-        self._max_tokens = max_tokens
-        self._batch_rows = batch_rows
-
-    def scores(self, query: str, texts: Sequence[str]) -> Scores:
-        """Cosine [n] between the query and each text."""
-        vectors = self.embed([query, *texts])
-        return vectors[1:] @ vectors[0]
-
-    @torch.inference_mode()
-    def embed(self, texts: Sequence[str]) -> Scores:
-        """Unit vectors [n, hidden], longest texts first so that a batch pads little."""
-        order = sorted(range(len(texts)), key=lambda row: -len(texts[row]))
-        vectors = np.empty((len(texts), self._model.config.hidden_size), np.float32)
-        for start in range(0, len(order), self._batch_rows):
-            rows = order[start : start + self._batch_rows]
-            vectors[rows] = self._embed_batch([texts[row] for row in rows])
-        return vectors
-
-    def _embed_batch(self, texts: list[str]) -> Scores:
-        tokens = self._tokenizer(
-            texts, padding=True, truncation=True, max_length=self._max_tokens, return_tensors="pt"
-        )
-        with torch.autocast("cpu", torch.bfloat16, enabled=self._bf16):
-            hidden = self._model(**tokens).last_hidden_state.float()
-        mask = tokens["attention_mask"].unsqueeze(-1)
-        pooled = (hidden * mask).sum(1) / mask.sum(1).clamp(min=1)
-        return torch.nn.functional.normalize(pooled, dim=-1).numpy()
+def bm25_scores(pairs: Path, lists: Sequence[JudgedList], fields: Sequence[str]) -> list[Scores]:
+    """BM25 with the statistics of every product of the list's data set, whatever its split."""
+    corpora: dict[str, dict[str, str]] = {}
+    for row in pq.read_table(pairs, columns=["dataset", "product_id", *fields]).to_pylist():
+        corpora.setdefault(row["dataset"], {})[row["product_id"]] = " ".join(row[f] or "" for f in fields)
+    indexes = {dataset: Bm25(list(corpus.items())) for dataset, corpus in corpora.items()}
+    return [indexes[judged.dataset].scores(judged.query, judged.product_ids) for judged in lists]

@@ -79,20 +79,6 @@ def auc(scores: ArrayLike, positive: ArrayLike, weights: ArrayLike | None = None
     return float((positives * (below + negatives / 2)).sum() / total)
 
 
-def class_auc(probabilities: ArrayLike, classes: ArrayLike) -> Floats:
-    """AUC of each class against the rest, each by its own probability column.
-
-    Shapes: probabilities [n, c], classes int [n] in 0..c-1 -> [c]; nan for a class that is absent
-    or alone. Reference: one-vs-rest AUC, Fawcett, Pattern Recognition Letters 27(8), 2006.
-
-    >>> class_auc([[0.8, 0.2], [0.4, 0.6], [0.1, 0.9]], [0, 1, 1]).tolist()
-    [1.0, 1.0]
-    """
-    columns = np.asarray(probabilities, dtype=np.float64)
-    truth = np.asarray(classes)
-    return np.array([auc(columns[:, c], truth == c) for c in range(columns.shape[1])])
-
-
 def spearman(scores: ArrayLike, gains: ArrayLike) -> float:
     """Spearman's rank correlation of one list, tied values sharing their mean rank.
 

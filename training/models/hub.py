@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from training.stages import StageError
+from training.errors import StageError
 
 
 def one_line(error: Exception) -> str:

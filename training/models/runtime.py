@@ -4,7 +4,7 @@ Knows ONNX Runtime and row lengths; does not know texts or labels.
 Invariant: a row is computed at a length that depends on the row alone, so its batch-mates never matter.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnxruntime
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from bundle.manifest import TensorSpec, TextContract
 from bundle.rows import Row, assemble, padded_length
 from bundle.verify import Session
+from training.models.batching import batches_of_one_length
 
 _DTYPES = {"tensor(int64)": "int64", "tensor(float)": "float32"}
 
@@ -36,15 +37,10 @@ class OrtSession:
         return logits
 
 
-def buckets(rows: Sequence[Row], max_length: int, batch_rows: int = 64) -> Iterator[tuple[int, list[int]]]:
-    """Yield (length, indices) of rows that are padded alike, at most `batch_rows` of them, longest first."""
-    by_length: dict[int, list[int]] = {}
-    for index, row in enumerate(rows):
-        by_length.setdefault(padded_length(len(row), max_length), []).append(index)
-    for length in sorted(by_length, reverse=True):
-        indices = by_length[length]
-        for start in range(0, len(indices), batch_rows):
-            yield length, indices[start : start + batch_rows]
+def buckets(rows: Sequence[Row], max_length: int, batch_rows: int = 64) -> list[tuple[int, list[int]]]:
+    """Return (length, indices) of rows that are padded alike, at most `batch_rows` of them, longest first."""
+    lengths = [padded_length(len(row), max_length) for row in rows]
+    return sorted(batches_of_one_length(lengths, batch_rows), key=lambda batch: -batch[0])
 
 
 def score_rows(session: Session, rows: Sequence[Row], contract: TextContract) -> NDArray[np.float32]:

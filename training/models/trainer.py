@@ -16,8 +16,9 @@ from torch import Tensor
 from torch.utils.data import IterableDataset
 from transformers import EarlyStoppingCallback, Trainer, TrainingArguments
 
+from training.errors import StageError
+from training.models.batching import batches_by_length
 from training.models.hub import one_line
-from training.stages import StageError
 
 Loss = Callable[..., Tensor]
 
@@ -65,12 +66,13 @@ class Chunked(torch.nn.Module):
 
     def forward(self, **inputs: Tensor) -> dict[str, Tensor]:
         """Return logits [n, 1] for inputs [n, longest], in the order of the inputs."""
-        lengths = inputs["attention_mask"].sum(dim=1)
-        order = torch.argsort(lengths)
+        lengths = inputs["attention_mask"].sum(dim=1).tolist()
+        batches = list(batches_by_length(lengths, self.rows))
         parts = []
-        for rows in order.split(self.rows):
-            width = int(lengths[rows].max())
+        for rows in batches:
+            width = lengths[rows[-1]]
             parts.append(self.model(**{name: values[rows, :width] for name, values in inputs.items()}).logits)
+        order = torch.tensor([row for rows in batches for row in rows])
         return {"logits": torch.cat(parts)[torch.argsort(order)]}
 
 

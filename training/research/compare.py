@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
-from training.data.lists import JudgedList
-from training.evaluate.evaluate import told_scores
+from training.data.lists import JudgedList, read_scores
+from training.errors import StageError
+from training.folders import read_json
 from training.measure.figures import Scores, ratios
 from training.research.study import RESULT, SCORES, load_study
-from training.stages import StageError, read_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ def read_variants(path: Path, lists: Sequence[JudgedList]) -> list[Trained]:
         missing = [str(folder) for folder in folders if not (folder / RESULT).is_file()]
         if missing:
             raise StageError(f"{missing[0]} is not there: run `python -m training study --recipe {path}`")
-        scores = tuple(told_scores(folder / SCORES, lists) for folder in folders)
+        scores = tuple(read_scores(folder / SCORES, lists) for folder in folders)
         results = [read_json(folder / RESULT) for folder in folders]
         pairs = float(np.mean([result["metrics"]["pairs"] for result in results]))
         found.append(Trained(variant.name, scores, pairs))

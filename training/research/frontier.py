@@ -18,6 +18,7 @@ import numpy as np
 from bundle.manifest import TextContract
 from bundle.rows import Row
 from training.data.lists import JudgedList, by_list, encode_lists, rankable, read_lists
+from training.errors import StageError
 from training.export.export import graph_module, load_student, to_onnx
 from training.export.int8 import quantize
 from training.export.quantize import calibration_rows
@@ -26,7 +27,7 @@ from training.models.runtime import OrtSession, score_rows
 from training.provenance import commit
 from training.recipe import load_recipe
 from training.research.study import load_study
-from training.stages import Run, StageError
+from training.stages import Run
 from training.student.student import load
 
 RESULT = "frontier.json"

@@ -12,15 +12,16 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from pydantic import Field
 
 from bundle.manifest import Calibration
 from bundle.score import class_probabilities
 from training.data.lists import LABELS, JudgedList, rankable, read_lists
+from training.errors import StageError
 from training.evaluate.evaluate import BIENCODER, TEACHER
+from training.folders import read_json
 from training.measure.figures import ratios
 from training.measure.metrics import Interval, mean_interval, paired_interval
 from training.recipe import load_recipe, load_table
@@ -28,39 +29,14 @@ from training.research import plots
 from training.research.compare import Trained, of_dataset, read_variants, seed_means
 from training.research.frontier import RESULT as FRONTIER
 from training.research.study import load_study, student_scores
-from training.sections import Section
-from training.stages import Run, StageError, read_json
+from training.sections.research import ReportRecipe, ShownRecipe
+from training.stages import Run
 from training.student import student
 
 METRICS = ("ndcg@10", "ndcg", "pair accuracy")
 Row = dict[str, Any]  # of quality.json
 BRACKETS = "Brackets are 95 % bootstrap intervals over lists."
 WORST = 8  # lists of the error analysis, per data set
-
-
-class ShownRecipe(Section):
-    """One study in the report."""
-
-    study: str
-    title: str
-    text: str = ""
-    kind: Literal["table", "scaling", "frontier"] = "table"
-    reference: str = Field("", description="variant that the others are compared with; empty takes the first")
-    lines: dict[str, str] = Field({}, description="scaling: name of a line -> prefix of its variants' names")
-
-
-class ReportRecipe(Section):
-    """What the report shows and where it goes."""
-
-    title: str
-    text: str = Field("", description="what stands below the title: how and where the figures were made")
-    recipe: str
-    html: str
-    markdown: str
-    figures: str = Field("", description="folder of the plots that the Markdown shows; empty shows none")
-    split: Literal["validation", "test"] = "validation"
-    resamples: int = Field(2000, ge=100)
-    shown: tuple[ShownRecipe, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,55 +8,30 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 from numpy.typing import NDArray
-from pydantic import Field
 
 from training.data.lists import JudgedList, by_list, encode_lists, rankable, read_lists
+from training.errors import RecipeError, StageError
+from training.folders import part_of, read_json
 from training.preflight import check_stage
 from training.provenance import commit
-from training.recipe import Recipe, RecipeError, load_recipe, load_table
-from training.sections import Section
-from training.stages import Context, Run, StageError, read_json, said, swap
-from training.student import distil, student
+from training.recipe import Recipe, load_recipe, load_table
+from training.sections.research import StudyRecipe, VariantRecipe
+from training.stages import Context, Run, carried_out, said
+from training.student import student
 from training.student.student import Student
-from training.teacher import teacher
 
 RESULT, SCORES = "result.json", "scores.parquet"
 CHANGEABLE: Final = {"distil": ("distil", "text"), "teacher": ("teacher",)}
 """The sections of a recipe that say how each is trained."""
-
-
-class VariantRecipe(Section):
-    """One choice of a study: a name and what it changes in the base recipe."""
-
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")
-    set: tuple[str, ...] = Field((), description="section.key=value, of the sections that may vary")
-
-
-class StudyRecipe(Section):
-    """Students or teachers trained from one run's labels, every variant with every seed."""
-
-    recipe: str = Field(description="the base recipe; its run must have finished what the stage reads")
-    stage: Literal["distil", "teacher"] = Field(
-        "distil", description="what is trained: distil varies [distil] and [text], teacher varies [teacher]"
-    )
-    dir: str
-    seeds: tuple[int, ...] = Field(min_length=1)
-    set: tuple[str, ...] = Field((), description="what every variant changes, before its own changes")
-    variants: tuple[VariantRecipe, ...] = Field(min_length=1)
-    keep_students: bool = False
 
 
 def load_study(path: Path) -> StudyRecipe:
@@ -110,32 +85,23 @@ def _train(base: Run, recipe: Recipe, study: StudyRecipe, variant: VariantRecipe
         return
     check_stage(recipe, study.stage, base.weights)
     scratch = Path(study.dir) / ".scratch" / key[:12]
-    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    for made in (scratch, part):
-        made.mkdir(parents=True, exist_ok=True)
-    if recipe.run.threads:
-        torch.set_num_threads(recipe.run.threads)
-    started = time.monotonic()
-    stage = distil if study.stage == "distil" else teacher
-    metrics = stage.run(Context(recipe, part, scratch, seed, base))
-    told = {
-        "variant": variant.name,
-        "set": [*study.set, *variant.set],
-        "seed": seed,
-        "key": key,
-        "commit": commit(),
-        "seconds": round(time.monotonic() - started, 1),
-        "metrics": dict(metrics),
-    }
-    if study.stage == "distil":
-        pq.write_table(held_out_scores(part, base, recipe), part / SCORES, compression="zstd")
-    if not study.keep_students:
-        for made in (*part.glob("*.safetensors"), part / "tokenizer.json"):
-            made.unlink()
-    (part / RESULT).write_text(json.dumps(told, indent=1, sort_keys=True) + "\n")
-    swap(part, folder)
-    shutil.rmtree(scratch, ignore_errors=True)
+    part = part_of(folder)
+    with carried_out(study.stage, Context(recipe, part, scratch, seed, base), folder) as (metrics, seconds):
+        told = {
+            "variant": variant.name,
+            "set": [*study.set, *variant.set],
+            "seed": seed,
+            "key": key,
+            "commit": commit(),
+            "seconds": round(seconds, 1),
+            "metrics": metrics,
+        }
+        if study.stage == "distil":
+            pq.write_table(held_out_scores(part, base, recipe), part / SCORES, compression="zstd")
+        if not study.keep_students:
+            for made in (*part.glob("*.safetensors"), part / "tokenizer.json"):
+                made.unlink()
+        (part / RESULT).write_text(json.dumps(told, indent=1, sort_keys=True) + "\n")
     print(f"{variant.name} seed {seed}: {told['seconds']} s {json.dumps(told['metrics'])}", file=sys.stderr)
 
 

@@ -1,10 +1,10 @@
-"""Fits the map from logits to class probabilities by maximum likelihood.
+"""Fits what the student's logits mean as class probabilities, and says how well it holds on other queries.
 
 Knows logits and human grades; does not know texts. The grades come from the training split where margin-MSE
 shows the student no human label: its training logits are then nearly as they are on new queries, and the
 held-out lists stay untouched for the figures. A student that learnt from those labels knows its training
 lists too well; its recipe fits on the validation lists, and the test lists say how good the fit is.
-Invariant: slope > 0 and ascending thresholds, whatever the grades are, even if a class is missing.
+Invariant: the errors are those of fits that saw no pair of the query.
 """
 
 from __future__ import annotations
@@ -13,48 +13,17 @@ import json
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import minimize
+from numpy.typing import NDArray
 
-from bundle.manifest import Calibration
 from bundle.score import class_probabilities
 from training.data.lists import LABELS, JudgedList, encode_lists, read_lists
+from training.errors import StageError
+from training.measure.calibration import fit
 from training.measure.metrics import expected_calibration_error
-from training.stages import Context, Metrics, StageError
+from training.stages import Context, Metrics
 from training.student.student import load
 
 Floats = NDArray[np.float64]
-
-_MIN_GAP = 1e-6  # of neighbouring thresholds, in units of logit standard deviations
-_LOG_BOUND = 12.0  # of the slope and the gaps: e^12 is beyond any data
-
-
-def fit(logits: ArrayLike, classes: ArrayLike, count: int) -> Calibration:
-    """Maximum likelihood fit of the proportional odds model P(class >= k) = sigmoid(s x - t_k).
-
-    Shapes: logits [n], classes int [n] in 0..count-1. One pseudo-pair per class, spread evenly over the
-    logits, keeps the fit finite when a class is missing or the classes are perfectly separated.
-    Reference: McCullagh, "Regression Models for Ordinal Data", JRSS B 42(2), 1980.
-
-    Symmetric data put the threshold of two classes at 0:
-
-    >>> abs(fit([-2.0, -1.0, 1.0, 2.0], [0, 0, 1, 1], 2).thresholds[0]) < 1e-3
-    True
-    """
-    x, y = np.asarray(logits, np.float64), np.asarray(classes)
-    if len(x) == 0 or not np.isfinite(x).all():
-        raise ValueError("calibration needs at least one pair, and finite logits")
-    spread = float(x.std()) or 1.0
-    smoothed = (np.eye(count)[y] * len(x) + 1) / (len(x) + count)
-
-    def loss(parameters: Floats) -> float:
-        probabilities = class_probabilities(x / spread, _calibration(parameters))
-        return -float((smoothed * np.log(np.maximum(probabilities, 1e-300))).sum() / len(x))
-
-    start = np.concatenate([[0.0], _start_thresholds(x / spread, smoothed)])
-    bounds = [(-_LOG_BOUND, _LOG_BOUND), (None, None), *[(-_LOG_BOUND, _LOG_BOUND)] * (count - 2)]
-    best = _calibration(minimize(loss, start, method="L-BFGS-B", bounds=bounds).x)
-    return Calibration(method="ordinal", slope=best.slope / spread, thresholds=best.thresholds)
 
 
 def out_of_fold(
@@ -109,20 +78,3 @@ def _chosen(lists: Sequence[JudgedList], datasets: Sequence[str]) -> list[Judged
         return [judged for judged in lists if judged.dataset in datasets]
     labelled = [judged for judged in lists if None not in judged.labels]
     return labelled or list(lists)
-
-
-def _calibration(parameters: Floats) -> Calibration:
-    """Parameters [classes]: log slope, first threshold, logs of the gaps to the next ones."""
-    gaps = np.exp(parameters[2:]) + _MIN_GAP
-    thresholds = parameters[1] + np.concatenate([[0.0], np.cumsum(gaps)])
-    return Calibration(
-        method="ordinal", slope=float(np.exp(parameters[0])), thresholds=tuple(map(float, thresholds))
-    )
-
-
-def _start_thresholds(x: Floats, smoothed: Floats) -> Floats:
-    """First threshold and log gaps at which the mean logit has the observed class shares."""
-    below = np.cumsum(smoothed.mean(axis=0))[:-1]
-    thresholds = x.mean() + np.log(below / (1 - below))
-    gaps = np.log(np.maximum(np.diff(thresholds), 1e-3))
-    return np.concatenate([thresholds[:1], gaps])

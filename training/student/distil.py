@@ -11,7 +11,6 @@ import shutil
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -23,19 +22,17 @@ from transformers import BertModel
 from bundle.text import PairEncoder
 from training.data.augment import product_line
 from training.data.lists import JudgedList, by_list, encode_lists, product_of, rankable, read_lists
+from training.errors import StageError
 from training.measure.metrics import ndcg
 from training.models.losses import STUDENT_LOSSES, pointwise_mse
 from training.models.trainer import Chunked, EarlyStop, Fitted, Loss, fit
-from training.stages import StageError
+from training.sections.student import DistilRecipe
+from training.stages import Context, Metrics
 from training.student import student
 from training.student.groups import Dealing, Group, GroupStream, Row, TaughtPairs, groups_of
 from training.student.reduce import StateDistance
 from training.student.student import Student
-from training.student_sections import DistilRecipe
 from training.teacher.label import JUDGED_RANK
-
-if TYPE_CHECKING:
-    from training.stages import Context, Metrics
 
 LABEL_FLOOR = 0.02  # a certain label's log-odds would be infinite
 

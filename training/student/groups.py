@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from torch.utils.data import IterableDataset
 
 from training.data.augment import UNLABELLED
-from training.stages import StageError
+from training.errors import StageError
 from training.teacher.label import JUDGED_RANK
 
 BATCH_ROWS = 4096  # rows of a shard in memory at a time, besides the shuffle buffer

@@ -6,94 +6,34 @@ Invariant: a student folder holds all that scoring needs, and its text goes thro
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import (
     AutoModel,
     AutoTokenizer,
     BertConfig,
     BertForSequenceClassification,
     BertModel,
-    PreTrainedTokenizerFast,
 )
 
 from bundle.errors import BundleError
 from bundle.manifest import FieldSpec, PairTemplate, TextContract
 from bundle.rows import Row, assemble
 from bundle.text import PairEncoder
+from training.errors import StageError
+from training.models.batching import batches_by_length
+from training.models.fresh import fresh_body
 from training.models.hub import load_model, load_pretrained, one_line
-from training.sections import FRESH_POSITIONS, FreshRecipe
-from training.stages import StageError
+from training.sections.student import CONTRACT_FILE, DistilRecipe, TextRecipe
 from training.student.reduce import most_active, reduced
-from training.student_sections import CONTRACT_FILE, DistilRecipe, TextRecipe
 
 ACTIVITY_TEXTS = 512  # texts that show which units of a body are active
-SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-
-
-def _vocabulary(words: Counter[str], size: int) -> dict[str, int]:
-    """Number the special tokens, every character, then the commonest words; ties go by the alphabet.
-
-    >>> list(_vocabulary(Counter({"ab": 2, "b": 1}), 10))[len(SPECIALS) :]
-    ['a', 'b', '##a', '##b', 'ab']
-    """
-    characters = sorted(set().union(*words))
-    ranked = sorted(words, key=lambda word: (-words[word], word))
-    pieces = dict.fromkeys([*SPECIALS, *characters, *(f"##{char}" for char in characters), *ranked])
-    return {piece: number for number, piece in enumerate(islice(pieces, size))}
-
-
-def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:
-    """Make a lower-casing WordPiece tokenizer with BERT's pair template; the same texts give the same one.
-
-    The library's own WordPiece trainer numbers its pieces differently in every process.
-    """
-    normalizer, splitter = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
-    words = Counter(
-        word for text in texts for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text))
-    )
-    tokenizer = Tokenizer(models.WordPiece(_vocabulary(words, vocabulary), unk_token="[UNK]"))
-    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, splitter
-    tokenizer.decoder = decoders.WordPiece()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[(name, tokenizer.token_to_id(name)) for name in ("[CLS]", "[SEP]")],
-    )
-    names = {
-        "pad_token": "[PAD]",
-        "unk_token": "[UNK]",
-        "cls_token": "[CLS]",
-        "sep_token": "[SEP]",
-        "mask_token": "[MASK]",
-    }
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
-
-
-def fresh_body(
-    texts: Iterable[str], shape: FreshRecipe
-) -> tuple[BertForSequenceClassification, PreTrainedTokenizerFast]:
-    """Return a random BERT classifier of one logit and a tokenizer trained on the texts."""
-    tokenizer = train_tokenizer(texts, shape.vocabulary)
-    config = BertConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=shape.hidden,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        intermediate_size=4 * shape.hidden,
-        max_position_embeddings=FRESH_POSITIONS,
-        num_labels=1,
-    )
-    return BertForSequenceClassification(config), tokenizer
 
 
 def build(
@@ -188,9 +128,7 @@ class Student:
     def score(self, rows: Sequence[Row], batch: int = 64) -> NDArray[np.float32]:
         """Return the logits of encoded rows, float32 [n], computed by length to pad little."""
         out = np.empty(len(rows), np.float32)
-        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-        for start in range(0, len(order), batch):
-            chosen = order[start : start + batch]
+        for chosen in batches_by_length([len(row) for row in rows], batch):
             out[chosen] = self.model(**self.tensors([rows[i] for i in chosen])).logits[:, 0].numpy()
         return out
 

@@ -9,17 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from training.measure.baselines import BiEncoder
-
-if TYPE_CHECKING:
-    from training.stages import Context, Metrics
+from training.models.biencoder import BiEncoder
+from training.stages import Context, Metrics
 
 Floats = NDArray[np.float64]
 Members = dict[str, tuple[float, Floats]]  # name -> weight and scores [n]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,12 +20,11 @@ from transformers.cache_utils import DynamicCache
 from training.data.augment import UNLABELLED
 from training.data.sources import FIELDS
 from training.data.splits import normalize_query
+from training.models.batching import batches_by_length
 from training.models.hub import load_model, load_pretrained
-from training.sections import JudgeRecipe
+from training.sections.teacher import JudgeRecipe
+from training.stages import Context, Metrics
 from training.teacher.shards import Scorer, by_query, score_shards
-
-if TYPE_CHECKING:
-    from training.stages import Context, Metrics
 
 JUDGED = UNLABELLED.append(pa.field("target", pa.float32())).append(pa.field("log_odds", pa.float32()))
 ANSWERS = (("yes", "Yes", " yes", " Yes", "YES"), ("no", "No", " no", " No", "NO"))
@@ -69,9 +68,7 @@ class YesNoJudge:
         clipped = [" " + text[: self.recipe.product_chars].replace("\n", " ") for text in products]
         tails = [self.tokenizer.encode(text, add_special_tokens=False) + after for text in clipped]
         scores = np.empty(len(tails), np.float32)
-        order = sorted(range(len(tails)), key=lambda i: len(tails[i]))
-        for start in range(0, len(order), self.recipe.batch):
-            chosen = order[start : start + self.recipe.batch]
+        for chosen in batches_by_length([len(tail) for tail in tails], self.recipe.batch):
             scores[chosen] = self._after(prefix, before, [tails[i] for i in chosen])
         return scores
 

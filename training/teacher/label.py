@@ -6,8 +6,6 @@ Invariant: every pair keeps its raw logit and its class probabilities, and is sc
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,14 +14,11 @@ import pyarrow.parquet as pq
 from bundle.manifest import Calibration
 from bundle.score import class_probabilities
 from training.data.augment import UNLABELLED
-from training.sections import LabelRecipe
+from training.sections.teacher import LabelRecipe
+from training.stages import Context, Metrics
 from training.teacher import teacher
 from training.teacher.shards import Scorer, by_query, score_shards
 from training.teacher.vllm_teacher import VllmTeacher
-
-if TYPE_CHECKING:
-    from training.stages import Context, Metrics
-
 
 JUDGED_RANK = -2  # the product comes from a judged list, not from retrieval
 

@@ -8,18 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from training.stages import Context, Metrics
 from training.teacher.blend import blended, members_of, with_scores
 from training.teacher.judge import YesNoJudge
 from training.teacher.shards import Scorer, by_query, score_shards
-
-if TYPE_CHECKING:
-    from training.stages import Context, Metrics
 
 Row = dict[str, Any]
 

@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from training.stages import StageError
+from training.errors import StageError
 
 Score = Callable[[pa.Table], pa.Table]
 

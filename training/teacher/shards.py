@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from training.stages import Unfinished
+from training.errors import Unfinished
 from training.teacher.ray_driver import score_missing
 
 Scorer = Callable[[pa.Table], pa.Table]

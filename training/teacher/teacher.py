@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,22 +20,20 @@ from scipy.optimize import minimize
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from training.data.lists import LABELS, rankable, read_lists
+from training.data.lists import LABELS, rankable, read_lists, read_scores
 from training.data.sources import write_rows
 from training.data.splits import normalize_query
-from training.evaluate.evaluate import bm25_scores, told_scores
-from training.measure.baselines import random_order
+from training.errors import StageError
+from training.measure.baselines import bm25_scores, random_order
+from training.measure.calibration import fit
 from training.measure.figures import figures
 from training.models import trainer
+from training.models.batching import batches_by_length
+from training.models.fresh import fresh_body
 from training.models.hub import load_model, load_pretrained, one_line
 from training.models.losses import soft_target_bce
-from training.sections import TeacherRecipe
-from training.stages import StageError
-from training.student.calibrate import fit
-from training.student.student import fresh_body
-
-if TYPE_CHECKING:
-    from training.stages import Context, Metrics
+from training.sections.teacher import TeacherRecipe
+from training.stages import Context, Metrics
 
 DECODER_PROMPT = "query: {query}\nproduct: {product}\nrelevance:"
 
@@ -84,10 +82,8 @@ class Teacher:
         self.model.eval()
         encoded = self.encode(rows)
         out = np.empty(len(rows), np.float32)
-        order = sorted(range(len(rows)), key=lambda i: len(encoded[i]["input_ids"]))
         device = next(self.model.parameters()).device
-        for start in range(0, len(order), batch):
-            chosen = order[start : start + batch]
+        for chosen in batches_by_length([len(one["input_ids"]) for one in encoded], batch):
             inputs = self.tokenizer.pad([encoded[i] for i in chosen], return_tensors="pt").to(device)
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
                 out[chosen] = self.model(**inputs).logits[:, 0].float().cpu().numpy()
@@ -240,7 +236,7 @@ def _held_out_figures(context: Context, scores: Path) -> dict[str, float]:
     for dataset in dict.fromkeys(judged.dataset for judged in lists):
         of_set = [judged for judged in lists if judged.dataset == dataset]
         ranked = {
-            "teacher": told_scores(scores, of_set),
+            "teacher": read_scores(scores, of_set),
             "bm25": bm25_scores(pairs, of_set, ("title", "brand", "color", "category")),
             "random": [random_order(len(judged)) for judged in of_set],
         }

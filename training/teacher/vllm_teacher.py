@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import AutoTokenizer
 
+from training.errors import StageError
 from training.models.hub import load_pretrained
-from training.sections import TeacherRecipe
-from training.stages import StageError
+from training.sections.teacher import TeacherRecipe
 from training.teacher.teacher import Row, Teacher
 
 

@@ -6,7 +6,7 @@ sys.path.insert(0, ".")
 from training.data.sources import read_sources, FIELDS
 from training.data.augment import unique_products
 from training.data.splits import normalize_query, query_words
-from training.sections import DataRecipe
+from training.sections.data import DataRecipe
 
 def read_jsonl(path):
     return map(json.loads, gzip.open(path, "rt", encoding="utf-8"))

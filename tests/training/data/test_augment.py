@@ -16,7 +16,7 @@ from training.data.augment import (
     unique_products,
 )
 from training.data.splits import normalize_query
-from training.sections import AugmentRecipe
+from training.sections.data import AugmentRecipe
 
 
 def test_held_out_queries_never_come_back() -> None:

@@ -10,7 +10,8 @@ import pytest
 pa = pytest.importorskip("pyarrow", reason="the training environment is not installed")
 pq = pytest.importorskip("pyarrow.parquet", reason="the training environment is not installed")
 
-from training.data.formats import LONGEST_CELL, DataError, read_rows  # noqa: E402
+from training.data.formats import LONGEST_CELL, read_rows  # noqa: E402
+from training.errors import DataError  # noqa: E402
 
 TABLE = 'query,title\r\nmouse,"Pad, ""big""\r\nblue"\r\n'
 ROWS = [(2, {"query": "mouse", "title": 'Pad, "big"\r\nblue'})]

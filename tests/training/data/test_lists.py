@@ -7,8 +7,11 @@ import pytest
 
 pytest.importorskip("pyarrow", reason="the training environment is not installed")
 
-from training.data.lists import LABELS, by_list, product_of, rankable, read_lists
+import pyarrow as pa
+
+from training.data.lists import LABELS, by_list, product_of, rankable, read_lists, read_scores
 from training.data.sources import PAIRS, write_rows
+from training.errors import StageError
 
 TEXTS = {"brand": "", "color": None, "category": "", "bullets": "", "description": ""}
 
@@ -68,6 +71,27 @@ def test_values_are_cut_back_into_their_lists(pairs: Path) -> None:
 
     assert by_list(np.arange(total), lists)[0].tolist() == [0, 1, 2, 3, 4]
     assert [len(part) for part in by_list(np.arange(total), lists)] == [len(judged) for judged in lists]
+
+
+def test_scores_of_a_stage_are_read_list_by_list(pairs: Path, tmp_path: Path) -> None:
+    """Every product gets the score that a stage wrote for it; a hole in the file is an error."""
+    lists = rankable(read_lists(pairs, "validation"))
+    rows = [
+        {"dataset": j.dataset, "query_id": j.query_id, "product_id": p, "score": float(g)}
+        for j in lists
+        for p, g in zip(j.product_ids, j.gains, strict=True)
+    ]
+    names = [("dataset", pa.string()), ("query_id", pa.string()), ("product_id", pa.string())]
+    schema = pa.schema([*names, ("score", pa.float32())])
+    path = tmp_path / "scores.parquet"
+    write_rows(rows, schema, path)
+    scores = read_scores(path, lists)
+
+    assert [list(s) for s in scores] == [pytest.approx(list(j.gains)) for j in lists]
+
+    write_rows(rows[1:], schema, path)
+    with pytest.raises(StageError, match="no score"):
+        read_scores(path, lists)
 
 
 def test_a_missing_field_is_empty() -> None:

@@ -10,7 +10,6 @@ import pytest
 pa = pytest.importorskip("pyarrow", reason="the training environment is not installed")
 pq = pytest.importorskip("pyarrow.parquet", reason="the training environment is not installed")
 
-from training.data.formats import DataError  # noqa: E402
 from training.data.sources import (  # noqa: E402
     read_esci_parquet,
     read_judged_folder,
@@ -18,7 +17,8 @@ from training.data.sources import (  # noqa: E402
     read_table,
 )
 from training.data.splits import normalize_query  # noqa: E402
-from training.sections import DataRecipe, SourceRecipe, SplitRecipe  # noqa: E402
+from training.errors import DataError  # noqa: E402
+from training.sections.data import DataRecipe, SourceRecipe, SplitRecipe  # noqa: E402
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 CASES = Path(__file__).parents[3] / "shared" / "cases" / "files"

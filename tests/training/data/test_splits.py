@@ -5,7 +5,7 @@ import pytest
 pytest.importorskip("pyarrow", reason="the training environment is not installed")
 
 from training.data.splits import Row, query_words, split_of, with_splits
-from training.sections import DataRecipe, SourceRecipe, SplitRecipe
+from training.sections.data import DataRecipe, SourceRecipe, SplitRecipe
 
 LONG, SHORT = 12, 3
 

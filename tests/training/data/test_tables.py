@@ -9,8 +9,8 @@ import pytest
 
 pytest.importorskip("pyarrow", reason="the training environment is not installed")
 
-from training.data.formats import DataError
 from training.data.tables import Line
+from training.errors import DataError
 
 
 def line(value: Any, names: dict | None = None) -> Line:

@@ -13,9 +13,9 @@ torch = pytest.importorskip("torch", reason="torch is not installed; see require
 import onnx  # noqa: E402
 
 from tests.training.families import FAMILIES, OTHERS, make  # noqa: E402
+from training.errors import StageError  # noqa: E402
 from training.export import export  # noqa: E402
 from training.models.runtime import OrtSession  # noqa: E402
-from training.stages import StageError  # noqa: E402
 
 Make = Callable[..., Any]
 

@@ -13,9 +13,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from training.errors import StageError
 from training.export.optimum_export import export_by_optimum, with_our_signature
 from training.models.runtime import OrtSession
-from training.stages import StageError
 
 ALL = ("input_ids", "token_type_ids", "attention_mask")
 

@@ -15,11 +15,12 @@ from bundle.score import class_probabilities
 from bundle.text import Product
 from tests.training import support
 from training.data.lists import JudgedList, encode_lists, read_lists
+from training.errors import StageError
 from training.export import quantize
 from training.models.runtime import OrtSession
-from training.stages import STAGES, StageError
+from training.sections.export import QuantizeRecipe
+from training.stages import STAGES
 from training.student.student import load
-from training.student_sections import QuantizeRecipe
 
 Make = Callable[..., Any]
 LOOSE = (

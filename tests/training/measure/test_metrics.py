@@ -102,14 +102,6 @@ def test_auc_needs_both_kinds() -> None:
     assert np.isnan(metrics.auc([0.1, 0.2], [True, True]))
 
 
-def test_class_auc_marks_an_absent_class() -> None:
-    """A class without a row gets nan, the others their figure."""
-    values = metrics.class_auc([[0.7, 0.2, 0.1], [0.2, 0.7, 0.1]], [0, 1])
-
-    assert values[:2].tolist() == [1.0, 1.0]
-    assert np.isnan(values[2])
-
-
 @settings(deadline=None)
 @given(grades=GRADES, seed=SEEDS)
 def test_spearman_agrees_with_scipy(grades: list[int], seed: int) -> None:

@@ -37,7 +37,7 @@ def test_buckets_hold_rows_of_one_padded_length(tiny_bundle: Path) -> None:
     bundle = read_bundle(tiny_bundle, "tiny")
     encoder = PairEncoder(bundle.files["tokenizer.json"], bundle.manifest.text)
     rows = encoder.encode("red shoe", [Product(title="red " * n) for n in range(1, 21)])
-    found = list(buckets(rows, bundle.manifest.text.max_length, batch_rows=3))
+    found = buckets(rows, bundle.manifest.text.max_length, batch_rows=3)
 
     assert sorted(index for _, indices in found for index in indices) == list(range(20))
     assert all(len(indices) <= 3 for _, indices in found)

@@ -12,7 +12,6 @@ import pytest
 pytest.importorskip("torch", reason="torch is not installed; see requirements/install")
 
 import numpy as np
-import pyarrow as pa
 from tokenizers import Tokenizer
 
 from bundle.errors import GoldenMismatch
@@ -21,13 +20,11 @@ from bundle.store import read_bundle
 from bundle.verify import read_golden, verify_bundle
 from tests.training import support
 from training.data.golden import golden_pairs
-from training.data.lists import rankable, read_lists
-from training.data.sources import write_rows
+from training.data.lists import read_lists
 from training.evaluate import evaluate
 from training.export import export, quantize
 from training.models.runtime import OrtSession
 from training.pack import pack
-from training.stages import StageError
 
 CARD = ("bundle.licences=['Apache-2.0']", "bundle.data=['Invented products.']")
 Make = Callable[..., Any]
@@ -170,29 +167,6 @@ def test_evaluation_writes_tables_with_gates(packed: Any) -> None:
     assert {row["dataset"] for row in told["rows"]} == {"s validation", "s test"}
     assert "ndcg@10, student int8 - BM25, low: s validation" in told["gates"]
     assert "| BM25 |" in (folder / "tables.md").read_text()
-
-
-def test_evaluation_takes_the_teachers_scores(context: Make) -> None:
-    """A perfect teacher's score file gives it a line with NDCG 1; a hole in the file is an error."""
-    made = context("evaluate")
-    pairs = made.inputs("data") / "pairs.parquet"
-    lists = rankable(read_lists(pairs, "validation"))
-    rows = [
-        {"dataset": j.dataset, "query_id": j.query_id, "product_id": p, "score": float(g)}
-        for j in lists
-        for p, g in zip(j.product_ids, j.gains, strict=True)
-    ]
-    names = [("dataset", pa.string()), ("query_id", pa.string()), ("product_id", pa.string())]
-    schema = pa.schema([*names, ("score", pa.float32())])
-    path = made.inputs("teacher") / "scores.parquet"
-    write_rows(rows, schema, path)
-    scores = evaluate.told_scores(path, lists)
-
-    assert [list(s) for s in scores] == [pytest.approx(list(j.gains)) for j in lists]
-
-    write_rows(rows[1:], schema, path)
-    with pytest.raises(StageError, match="no score"):
-        evaluate.told_scores(path, lists)
 
 
 def test_golden_pairs_are_the_same_every_time() -> None:

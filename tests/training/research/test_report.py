@@ -19,7 +19,7 @@ from bundle.manifest import Calibration  # noqa: E402
 from tests.training import support  # noqa: E402
 from training.__main__ import main  # noqa: E402
 from training.data.lists import JudgedList, rankable, read_lists  # noqa: E402
-from training.recipe import RecipeError  # noqa: E402
+from training.errors import RecipeError  # noqa: E402
 from training.research import compare, plots, report  # noqa: E402
 
 Make = Callable[..., Any]

@@ -11,13 +11,14 @@ pq = pytest.importorskip("pyarrow.parquet", reason="the training environment is 
 
 from tests.training import support  # noqa: E402
 from training.__main__ import main  # noqa: E402
-from training.recipe import RecipeError, load_recipe  # noqa: E402
+from training.errors import RecipeError, StageError  # noqa: E402
+from training.recipe import load_recipe  # noqa: E402
 from training.research import study  # noqa: E402
 from training.research.report import load_report  # noqa: E402
-from training.stages import Run  # noqa: E402
+from training.stages import Context, Metrics, Run  # noqa: E402
 from training.student import distil  # noqa: E402
 
-STUDIES = Path(study.__file__).parent / "studies"
+STUDIES = Path(__file__).parents[3] / "training" / "studies"
 SMALL = ["teacher.epochs=1", "distil.epochs=1", "augment.max_queries=30", support.SOURCE]
 
 
@@ -74,6 +75,21 @@ def test_every_variant_is_trained_with_every_seed_and_once(
 
     monkeypatch.setattr(distil, "run", lambda _: pytest.fail("a finished student was trained again"))
     assert command(path, labelled) == 0
+
+
+def test_a_variant_that_fails_leaves_no_half_folder(
+    labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A study that stops in the middle of a training has that student's folder not at all."""
+
+    def broken(context: Context) -> Metrics:
+        (context.out / "half.safetensors").write_bytes(b"half")
+        raise StageError("the disk is full")
+
+    monkeypatch.setattr(distil, "run", broken)
+
+    assert command(write(tmp_path / "study.toml", TWO), labelled) == 2
+    assert list((tmp_path / "out" / "plain").iterdir()) == []
 
 
 def test_a_study_of_teachers_trains_teachers(labelled: Path, tmp_path: Path) -> None:

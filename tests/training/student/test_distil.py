@@ -17,16 +17,16 @@ from bundle.text import PairEncoder  # noqa: E402
 from training.data import synthetic  # noqa: E402
 from training.data.augment import UNLABELLED  # noqa: E402
 from training.data.lists import by_list, encode_lists, product_of, rankable, read_lists  # noqa: E402
+from training.errors import StageError  # noqa: E402
 from training.measure.metrics import ndcg  # noqa: E402
 from training.models.losses import margin_mse  # noqa: E402
 from training.models.trainer import Chunked  # noqa: E402
-from training.sections import FreshRecipe  # noqa: E402
-from training.stages import StageError  # noqa: E402
+from training.sections.models import FreshRecipe  # noqa: E402
+from training.sections.student import DistilRecipe, FieldRecipe, TextRecipe  # noqa: E402
 from training.student import distil, student  # noqa: E402
 from training.student.distil import GroupCollator, align, average, labelled_rows, train  # noqa: E402
 from training.student.groups import Dealing, Group, GroupStream, TaughtPairs, groups_of  # noqa: E402
 from training.student.student import Student  # noqa: E402
-from training.student_sections import DistilRecipe, FieldRecipe, TextRecipe  # noqa: E402
 
 SHAPE = FreshRecipe(hidden=32, layers=2, heads=2, vocabulary=300)
 FIELDS = (

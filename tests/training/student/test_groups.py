@@ -10,7 +10,7 @@ pa = pytest.importorskip("pyarrow", reason="the training environment is not inst
 import pyarrow.parquet as pq  # noqa: E402
 
 from training.data.augment import UNLABELLED  # noqa: E402
-from training.stages import StageError  # noqa: E402
+from training.errors import StageError  # noqa: E402
 from training.student.groups import Dealing, GroupStream, TaughtPairs, groups_of, some_queries  # noqa: E402
 from training.teacher.label import JUDGED_RANK  # noqa: E402
 

@@ -9,7 +9,7 @@ pa = pytest.importorskip("pyarrow", reason="the training environment is not inst
 from tests.training import support  # noqa: E402
 from training.data.augment import UNLABELLED  # noqa: E402
 from training.data.sources import FIELDS  # noqa: E402
-from training.sections import JudgeRecipe  # noqa: E402
+from training.sections.teacher import JudgeRecipe  # noqa: E402
 from training.teacher.judge import YesNoJudge, frame, to_judge  # noqa: E402
 
 TITLES = ["red running shoes", "a very much longer title of blue shoes for running and walking", "hat"]

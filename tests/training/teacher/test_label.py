@@ -14,7 +14,8 @@ from bundle.score import class_probabilities  # noqa: E402
 from training.data import synthetic  # noqa: E402
 from training.data.augment import UNLABELLED  # noqa: E402
 from training.data.sources import PAIRS, judged  # noqa: E402
-from training.sections import FreshRecipe, LabelRecipe, TeacherRecipe  # noqa: E402
+from training.sections.models import FreshRecipe  # noqa: E402
+from training.sections.teacher import LabelRecipe, TeacherRecipe  # noqa: E402
 from training.teacher.label import Labeller, to_label  # noqa: E402
 from training.teacher.shards import by_query, score_shards  # noqa: E402
 from training.teacher.teacher import load_base  # noqa: E402

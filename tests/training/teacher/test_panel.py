@@ -13,8 +13,9 @@ pq = pytest.importorskip("pyarrow.parquet", reason="the training environment is 
 from tests.training import support  # noqa: E402
 from training.data.lists import rankable, read_lists  # noqa: E402
 from training.data.sources import write_rows  # noqa: E402
+from training.errors import RecipeError  # noqa: E402
 from training.evaluate import evaluate  # noqa: E402
-from training.recipe import RecipeError, load_recipe  # noqa: E402
+from training.recipe import load_recipe  # noqa: E402
 from training.teacher import panel  # noqa: E402
 from training.teacher.teacher import SCORES  # noqa: E402
 

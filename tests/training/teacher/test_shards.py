@@ -8,7 +8,7 @@ import pytest
 pa = pytest.importorskip("pyarrow", reason="the training environment is not installed")
 pq = pytest.importorskip("pyarrow.parquet", reason="the training environment is not installed")
 
-from training.stages import StageError, Unfinished  # noqa: E402
+from training.errors import StageError, Unfinished  # noqa: E402
 from training.teacher.shards import by_query, ranks, score_shards  # noqa: E402
 
 PAIRS = pa.table({"query_id": [f"q{i // 3}" for i in range(30)], "n": list(range(30))})

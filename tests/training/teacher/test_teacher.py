@@ -16,14 +16,15 @@ from transformers import (  # noqa: E402
 
 from training.data import synthetic  # noqa: E402
 from training.data.sources import judged  # noqa: E402
+from training.errors import StageError  # noqa: E402
+from training.models.fresh import train_tokenizer  # noqa: E402
 from training.recipe import load_recipe  # noqa: E402
-from training.sections import FreshRecipe, TeacherRecipe  # noqa: E402
-from training.stages import StageError  # noqa: E402
-from training.student.student import train_tokenizer  # noqa: E402
+from training.sections.models import FreshRecipe  # noqa: E402
+from training.sections.teacher import TeacherRecipe  # noqa: E402
 from training.teacher import teacher  # noqa: E402
 from training.teacher.teacher import calibrate_judge, fine_tune, load, load_base, product_text, training_rows  # noqa: E402
 
-RECIPES = Path(teacher.__file__).parent / "recipes"
+RECIPES = Path(__file__).parents[3] / "training" / "recipes"
 SHAPE = FreshRecipe(hidden=32, layers=1, heads=2, vocabulary=300)
 
 

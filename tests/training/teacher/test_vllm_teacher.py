@@ -11,8 +11,8 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed; see requirements/install")
 
 from tests.training import support  # noqa: E402
-from training.sections import TeacherRecipe  # noqa: E402
-from training.stages import StageError  # noqa: E402
+from training.errors import StageError  # noqa: E402
+from training.sections.teacher import TeacherRecipe  # noqa: E402
 from training.teacher.teacher import Teacher  # noqa: E402
 from training.teacher.vllm_teacher import VllmTeacher  # noqa: E402
 

@@ -1,4 +1,4 @@
-"""The sections of a recipe from the student to its bundle, one per stage.
+"""The sections of the stages in training.student, and the text that a student reads.
 
 Knows names, units, ranges and defaults; does not know how a stage uses them.
 Invariant: light to import, so that reading a recipe loads no model library.
@@ -10,7 +10,8 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from training.sections import FreshRecipe, Section
+from training.sections.models import FreshRecipe
+from training.sections.section import Section
 
 CONTRACT_FILE = "text_contract.json"  # in a student's folder
 FIXED_TOKENS = 3  # of a BERT's pair of texts: one before, one between, one after
@@ -117,68 +118,3 @@ class CalibrateRecipe(Section):
         description="validation where the student learnt from train labels, and knows those lists too well",
     )
     folds: int = Field(5, ge=2, le=50, description="query-wise folds of the out-of-fold calibration error")
-
-
-class ExportRecipe(Section):
-    """ONNX graphs of the student: fp32, and fp16 for GPUs where it is asked for."""
-
-    exporter: Literal["torch", "optimum"] = Field(
-        "torch", description="optimum runs in an environment of its own, and traces the plain graph"
-    )
-    graph: Literal["flat", "plain"] = Field(
-        "flat", description="flat is the same function computed with less work"
-    )
-    opset: int = Field(20, ge=20, le=23, description="20 is the first with Gelu")
-    fused_attention: bool = Field(
-        default=True,
-        description="attention of the flat graph as one operator, of opset 23: faster on CPUs; not with fp16",
-    )
-    parity: float = Field(1e-4, gt=0, description="largest allowed |logit| difference to torch")
-    fp16: bool = Field(default=False, description="also make the half-precision graph that GPUs serve")
-    fp16_parity: float = Field(
-        0.02, gt=0, description="largest allowed |logit| difference of the fp16 graph to the fp32 one"
-    )
-
-
-class QuantizeRecipe(Section):
-    """Static int8 graph, its calibration rows and the limits it has to keep on the validation lists."""
-
-    calibration_pairs: int = Field(1024, ge=8, description="training pairs whose activations set the scales")
-    smooth: float = Field(
-        0.9, ge=0, le=1, description="share of the rounding difficulty moved from activations to weights"
-    )
-    reduce_range: bool = Field(
-        default=True, description="weights that no 16-bit sum overflows with: exact on CPUs without VNNI too"
-    )
-    min_spearman: float = Field(0.98, ge=-1, le=1, description="of int8 and fp32 logits, over held-out pairs")
-    min_list_spearman: float = Field(0.99, ge=-1, le=1, description="the same in each list, mean over lists")
-    min_pair_order: float = Field(
-        0.97, ge=0, le=1, description="share of pairs over 0.1 standard deviations kept"
-    )
-    max_rms: float = Field(0.15, gt=0, description="rms logit difference over the logits' standard deviation")
-    max_ndcg_drop: float = Field(0.005, ge=0, description="mean NDCG@10 that int8 may lose over all lists")
-    max_dataset_ndcg_drop: float = Field(
-        0.02, ge=0, description="the same in any one data set, whose lists are fewer and so noisier"
-    )
-    max_ece_rise: float = Field(
-        0.01, ge=0, description="rise of the expected calibration error of the fitted class probabilities"
-    )
-
-
-class EvaluateRecipe(Section):
-    """Held-out lists, the baselines beside the student, and the bootstrap."""
-
-    splits: tuple[Literal["validation", "test"], ...] = Field(("validation", "test"), min_length=1)
-    min_pairs: int = Field(5, ge=2, description="judged products a list needs")
-    resamples: int = Field(2000, ge=100, description="bootstrap draws of lists")
-    biencoder: str = Field("", description="sentence encoder for the zero-shot baseline; empty leaves it out")
-
-
-class BundleRecipe(Section):
-    """What the finished bundle holds and says."""
-
-    precisions: tuple[Literal["int8", "fp32", "fp16"], ...] = Field(("int8",), min_length=1)
-    licences: tuple[str, ...] = ()
-    data: tuple[str, ...] = Field((), description="the card's lines on training data and attribution")
-    limits: tuple[str, ...] = Field((), description="the card's lines on limits that come from the data")
-    golden_tolerance: float = Field(0.02, gt=0, lt=1, description="largest |score| difference on another CPU")
