@@ -17,7 +17,6 @@ from torch.utils.data import IterableDataset
 from transformers import EarlyStoppingCallback, Trainer, TrainingArguments
 
 from training.errors import StageError
-from training.models.batching import batches_by_length
 from training.models.hub import one_line
 
 Loss = Callable[..., Tensor]
@@ -66,13 +65,13 @@ class Chunked(torch.nn.Module):
 
     def forward(self, **inputs: Tensor) -> dict[str, Tensor]:
         """Return logits [n, 1] for inputs [n, longest], in the order of the inputs."""
-        lengths = inputs["attention_mask"].sum(dim=1).tolist()
-        batches = list(batches_by_length(lengths, self.rows))
+        lengths = inputs["attention_mask"].sum(dim=1)
+        # ties in torch's order, not in that of batching.py: a student would change in its last bits
+        order = torch.argsort(lengths)
         parts = []
-        for rows in batches:
-            width = lengths[rows[-1]]
+        for rows in order.split(self.rows):
+            width = int(lengths[rows].max())
             parts.append(self.model(**{name: values[rows, :width] for name, values in inputs.items()}).logits)
-        order = torch.tensor([row for rows in batches for row in rows])
         return {"logits": torch.cat(parts)[torch.argsort(order)]}
 
 
