@@ -16,8 +16,8 @@ from bundle import Bundle, PairEncoder
 from bundle.manifest import GraphSpec, Manifest
 from bundle.store import write_bundle
 from bundle.verify import GoldenRow, dump_golden, golden_row, read_golden
-from training.export import graph_module, load_student, to_half, to_onnx
-from training.runtime import OrtSession
+from training.export.export import graph_module, load_student, to_half, to_onnx
+from training.models.runtime import OrtSession
 
 CHECKPOINT: Final = "checkpoint"
 NAME: Final = "measured"

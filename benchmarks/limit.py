@@ -187,7 +187,7 @@ def open_graphs(bundles: Sequence[str], shapes: Sequence[str], options: argparse
         graphs.append(Graph(name, read_shape(model), model, bundle, session, rows))
     if shapes:
         from benchmarks.shapes import int8_graph, parse_shape  # noqa: PLC0415  torch is not everywhere
-        from training.layout import encoder_layout  # noqa: PLC0415  nor is onnx
+        from training.export.layout import encoder_layout  # noqa: PLC0415  nor is onnx
 
         bundle, rows = graphs[0].bundle, graphs[0].lists
         for name in shapes:

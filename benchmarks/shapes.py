@@ -13,9 +13,9 @@ from transformers import BertConfig, BertForSequenceClassification
 from benchmarks.bound import Shape
 from bundle.manifest import TextContract
 from bundle.rows import Row
-from training.export import to_onnx
-from training.flat import FlatBert
-from training.int8 import quantize
+from training.export.export import to_onnx
+from training.export.flat import FlatBert
+from training.export.int8 import quantize
 
 _HEADS = {384: 12}  # MiniLM's; 64 a head otherwise
 _OPSET = 20

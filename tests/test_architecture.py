@@ -20,6 +20,8 @@ from pathlib import Path
 
 import pytest
 
+from training.stages import STAGES
+
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("bundle", "service", "training")
 SOURCES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
@@ -75,6 +77,7 @@ BANNED_TRUE_OPTIONS = {"allow_pickle", "shell", "trust_remote_code"}
 LONGEST_FILE = 300
 MOST_FILES = 12
 LONGEST_IMPORT_S = 0.3
+MOST_MODULES = 15  # in a folder of training, __init__.py included
 
 
 def _tree(path: Path) -> ast.Module:
@@ -260,6 +263,68 @@ def test_only_settings_read_the_environment() -> None:
 
     # service/__init__.py writes one variable, before the runtime is loaded
     assert readers <= {"service/options.py", "service/__init__.py"}
+
+
+def _arrows(package: str, root: Path = ROOT) -> set[tuple[str, str]]:
+    """Return which modules of a package import which others of it, by their dotted names."""
+    files = [path.relative_to(root).with_suffix("") for path in (root / package).rglob("*.py")]
+    modules = {".".join(file.parts) for file in files}
+    arrows = set()
+    for module in modules:
+        for node in ast.walk(_tree(root / f"{module.replace('.', '/')}.py")):
+            if isinstance(node, ast.Import):
+                names = {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+                names = {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+            else:
+                continue
+            arrows |= {(module, name) for name in names & modules}
+    return arrows
+
+
+def _mutual(arrows: set[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Return the pairs of parts, folders or single modules below the root, that import each other."""
+    parts = {tuple(".".join(name.split(".")[:2]) for name in arrow) for arrow in arrows}
+    return {(one, other) for one, other in parts if one < other and (other, one) in parts}
+
+
+@pytest.mark.parametrize("package", ["training"])
+def test_no_two_packages_import_each_other(package: str) -> None:
+    """Inside a package the arrows go one way: no two parts of it import each other."""
+    assert _mutual(_arrows(package)) == set()
+
+
+def test_the_count_sees_two_packages_that_import_each_other(tmp_path: Path) -> None:
+    """Two folders whose modules import each other are one pair, however deep and however written."""
+    sources = {"a/x": "from p.b import y", "a/z": "", "b/y": "def f():\n    import p.a.z"}
+    for name, source in sources.items():
+        path = tmp_path / "p" / f"{name}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(source)
+
+    assert _mutual(_arrows("p", tmp_path)) == {("p.a", "p.b")}
+
+
+def test_no_stage_imports_a_later_one() -> None:
+    """What a stage imports, directly or through others, holds no stage that runs after it."""
+    stages = [module for module, _ in STAGES.values()]
+    arrows = _arrows("training")
+    for place, stage in enumerate(stages):
+        seen, waiting = {stage}, [stage]
+        while waiting:
+            module = waiting.pop()
+            found = {other for one, other in arrows if one == module} - seen
+            seen |= found
+            waiting += found
+
+        assert seen & set(stages[place + 1 :]) == set()
+
+
+def test_folders_of_training_stay_small() -> None:
+    """No folder of training holds more than fifteen modules."""
+    folders = Counter(path.parent.name for path in (ROOT / "training").rglob("*.py"))
+
+    assert {name: files for name, files in folders.items() if files > MOST_MODULES} == {}
 
 
 def test_files_stay_short() -> None:

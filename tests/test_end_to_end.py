@@ -17,9 +17,9 @@ pq = pytest.importorskip("pyarrow.parquet", reason="the training environment is 
 from bundle import PairEncoder, Product, read_bundle  # noqa: E402
 from bundle.verify import score_rows  # noqa: E402
 from tests.service.support import serving  # noqa: E402
-from training import synthetic  # noqa: E402
 from training.__main__ import main  # noqa: E402
-from training.runtime import OrtSession  # noqa: E402
+from training.data import synthetic  # noqa: E402
+from training.models.runtime import OrtSession  # noqa: E402
 from training.stages import STAGES  # noqa: E402
 
 TINY = Path(__file__).parent.parent / "training" / "recipes" / "tiny.toml"

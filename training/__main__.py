@@ -12,17 +12,17 @@ from importlib import import_module
 from pathlib import Path
 
 from bundle.errors import BundleError
-from training.formats import DataError
+from training.errors import DataError, RecipeError, StageError, Unfinished
 from training.preflight import check_models
-from training.recipe import RecipeError, load_recipe
-from training.stages import STAGES, Run, StageError, Unfinished
+from training.recipe import load_recipe
+from training.stages import STAGES, Run
 
 # what is no stage: it reads finished ones; the --recipe of study, frontier and report is a file of its own kind
 PROGRAMS = {
-    "study": ("training.study", "run_study"),
-    "frontier": ("training.frontier", "run_frontier"),
-    "report": ("training.report", "run_report"),
-    "crosscheck": ("training.crosscheck", "run_crosscheck"),
+    "study": ("training.research.study", "run_study"),
+    "frontier": ("training.research.frontier", "run_frontier"),
+    "report": ("training.research.report", "run_report"),
+    "crosscheck": ("training.export.crosscheck", "run_crosscheck"),
 }
 STAGE_HELP = (
     "all runs every stage that is not up to date; study, frontier and report take a file of training/studies; "

@@ -12,13 +12,14 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from training.hub import load_pretrained, one_line
+from training.errors import StageError
+from training.models.hub import load_pretrained, one_line
 from training.recipe import Recipe
-from training.sections import JudgeRecipe
-from training.stages import Run, StageError
-from training.student_sections import CONTRACT_FILE
+from training.sections.student import CONTRACT_FILE
+from training.sections.teacher import JudgeRecipe
+from training.stages import Run
 
-BIENCODER_TOKENS = 128  # of a text that training.baselines embeds
+BIENCODER_TOKENS = 128  # of a text that training.models.biencoder embeds
 # architectures whose first positions are never a token's: as many as the padding's id, and one
 OFFSET = {
     "camembert",
@@ -137,7 +138,7 @@ def _teacher(recipe: Recipe, named: Named) -> None:
 
 
 def _student(recipe: Recipe, named: Named) -> None:
-    from training.student import check_shape, text_contract  # noqa: PLC0415
+    from training.student.student import check_shape, text_contract  # noqa: PLC0415
 
     named.is_of({"bert"}, "BERT, and only BERT bodies can be students")
     named.fits("text.max_length", recipe.text.max_length)
@@ -154,7 +155,7 @@ def _student(recipe: Recipe, named: Named) -> None:
 def _judge(recipe: JudgeRecipe, named: Named) -> None:
     from transformers.models.auto import modeling_auto  # noqa: PLC0415
 
-    from training.judge import answer_pieces, frame  # noqa: PLC0415
+    from training.teacher.judge import answer_pieces, frame  # noqa: PLC0415
 
     named.is_of(modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, "causal language model")
     if not named.tokenizer.chat_template:

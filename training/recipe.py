@@ -15,32 +15,17 @@ from typing import Any, Self, TypeVar
 
 from pydantic import Field, ValidationError, model_validator
 
-from training.sections import (
-    FRESH_POSITIONS,
-    AugmentRecipe,
-    BlendRecipe,
-    DataRecipe,
-    JudgeRecipe,
-    LabelRecipe,
-    PanelRecipe,
-    Section,
-    TeacherRecipe,
-)
-from training.student_sections import (
-    BundleRecipe,
-    CalibrateRecipe,
-    DistilRecipe,
-    EvaluateRecipe,
-    ExportRecipe,
-    QuantizeRecipe,
-    TextRecipe,
-)
+from training.errors import RecipeError
+from training.sections.data import AugmentRecipe, DataRecipe
+from training.sections.evaluate import EvaluateRecipe
+from training.sections.export import ExportRecipe, QuantizeRecipe
+from training.sections.models import FRESH_POSITIONS
+from training.sections.pack import BundleRecipe
+from training.sections.section import Section
+from training.sections.student import CalibrateRecipe, DistilRecipe, TextRecipe
+from training.sections.teacher import BlendRecipe, JudgeRecipe, LabelRecipe, PanelRecipe, TeacherRecipe
 
 T = TypeVar("T", bound=Section)
-
-
-class RecipeError(Exception):
-    """The recipe is wrong; the message names the file, the key and what was expected."""
 
 
 class RunRecipe(Section):

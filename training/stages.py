@@ -12,52 +12,45 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
+from training.errors import StageError
+from training.folders import digests, key_of, part_of, read_json, swap, whole
 from training.provenance import commit, libraries
 from training.recipe import Recipe
-from training.sections import file_sha256
 
 Metrics = Mapping[str, float | int | str]
 
 # stage -> (module with run(context), stages it reads)
 STAGES: dict[str, tuple[str, tuple[str, ...]]] = {
-    "data": ("training.data", ()),
-    "augment": ("training.augment", ("data",)),
-    "judge": ("training.judge", ("data", "augment")),
-    "teacher": ("training.teacher", ("data", "judge")),
-    "label": ("training.label", ("data", "augment", "teacher")),
-    "blend": ("training.blend", ("data", "judge", "label")),
-    "panel": ("training.panel", ("data", "judge", "teacher", "blend")),
-    "distil": ("training.distil", ("data", "label", "blend")),
-    "calibrate": ("training.calibrate", ("data", "distil")),
-    "export": ("training.export", ("distil",)),
-    "quantize": ("training.quantize", ("data", "distil", "calibrate", "export")),
+    "data": ("training.data.sources", ()),
+    "augment": ("training.data.augment", ("data",)),
+    "judge": ("training.teacher.judge", ("data", "augment")),
+    "teacher": ("training.teacher.teacher", ("data", "judge")),
+    "label": ("training.teacher.label", ("data", "augment", "teacher")),
+    "blend": ("training.teacher.blend", ("data", "judge", "label")),
+    "panel": ("training.teacher.panel", ("data", "judge", "teacher", "blend")),
+    "distil": ("training.student.distil", ("data", "label", "blend")),
+    "calibrate": ("training.student.calibrate", ("data", "distil")),
+    "export": ("training.export.export", ("distil",)),
+    "quantize": ("training.export.quantize", ("data", "distil", "calibrate", "export")),
     "evaluate": (
-        "training.evaluate",
+        "training.evaluate.evaluate",
         ("data", "teacher", "panel", "distil", "calibrate", "export", "quantize"),
     ),
-    "bundle": ("training.pack", ("data", "distil", "calibrate", "export", "quantize", "evaluate")),
+    "bundle": ("training.pack.pack", ("data", "distil", "calibrate", "export", "quantize", "evaluate")),
 }
 
 # trained data-parallel under torchrun: every process works, the first one writes
 DATA_PARALLEL = ("teacher", "distil")
-
-
-class StageError(Exception):
-    """A stage cannot run; the message says what is missing and what to do."""
-
-
-class Unfinished(Exception):
-    """A stage did its share of the work and other ranks have not done theirs yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +104,7 @@ class Run:
     def _shared(self, stage: str) -> Path | None:
         """Return the stage's folder in the run that this one shares, if it was made from just this recipe."""
         path = Path(self.recipe.run.shares) / stage
-        return path if self.recipe.run.shares and _key_of(path) == self.key(stage) else None
+        return path if self.recipe.run.shares and key_of(path) == self.key(stage) else None
 
     def wanted(self) -> list[str]:
         """Return the stages of this recipe in order, without the optional ones that it has no section for."""
@@ -139,7 +132,7 @@ class Run:
             }
             if each == "distil":
                 told["text"] = said(self.recipe.text)
-                told["averaged"] = [_key_of(Path(folder)) for folder in self.recipe.distil.average_with]
+                told["averaged"] = [key_of(Path(folder)) for folder in self.recipe.distil.average_with]
             if each == "bundle":
                 told["run"] = [self.recipe.run.name, self.recipe.run.version]
             keys[each] = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
@@ -149,7 +142,7 @@ class Run:
 
     def is_current(self, stage: str) -> bool:
         """Say whether a stage's folder was made from just this recipe and these inputs."""
-        return _key_of(self.root / stage) == self.key(stage) or self._shared(stage) is not None
+        return key_of(self.root / stage) == self.key(stage) or self._shared(stage) is not None
 
     def execute(self, stage: str) -> None:
         """Run a stage unless it is current; its output folder appears whole or not at all."""
@@ -164,41 +157,24 @@ class Run:
                 )
             self.folder(other)  # whole, or the stage does not begin
         scratch = self.root / ".scratch" / f"{stage}-{key[:12]}"
-        scratch.mkdir(parents=True, exist_ok=True)
-        out = self.root / f".{stage}.{os.getpid()}.part"
-        shutil.rmtree(out, ignore_errors=True)
-        out.mkdir(parents=True)
         run = replace(self, follows=stage in DATA_PARALLEL and _is_follower())
-        try:
-            metrics, seconds = self._timed(
-                stage, Context(self.recipe, out, scratch, self.recipe.run.seed, run)
-            )
-            if run.follows:
-                return
+        out = part_of(self.root / stage)
+        context = Context(self.recipe, out, scratch, self.recipe.run.seed, run)
+        with carried_out(stage, context, self.root / stage) as (metrics, seconds):
             told = {
                 "stage": stage,
                 "key": key,
                 "seconds": seconds,
-                "metrics": dict(metrics),
+                "metrics": metrics,
                 "finished": _now(),
-                "files": _digests(out),
+                "files": digests(out),
             }
             (out / "stage.json").write_text(json.dumps(told, indent=2, sort_keys=True) + "\n")
-            swap(out, self.root / stage)
-        finally:
-            shutil.rmtree(out, ignore_errors=True)
-        shutil.rmtree(scratch, ignore_errors=True)
+        if run.follows:
+            return
         self.log("stage", stage=stage, seconds=seconds, **metrics)
         self.write_manifest()
-        print(f"{stage}: done in {seconds:.1f} s {json.dumps(dict(metrics))}", file=sys.stderr)
-
-    def _timed(self, stage: str, context: Context) -> tuple[Metrics, float]:
-        started = time.monotonic()
-        runner: Callable[[Context], Metrics] = import_module(STAGES[stage][0]).run
-        if self.recipe.run.threads and (torch := sys.modules.get("torch")) is not None:
-            torch.set_num_threads(self.recipe.run.threads)
-        metrics = runner(context)
-        return metrics, round(time.monotonic() - started, 3)
+        print(f"{stage}: done in {seconds:.1f} s {json.dumps(metrics)}", file=sys.stderr)
 
     def log(self, event: str, **values: Any) -> None:
         """Append one event to RUN/metrics.jsonl."""
@@ -229,64 +205,39 @@ class Run:
         os.replace(part, path)
 
 
+@contextmanager
+def carried_out(stage: str, context: Context, target: Path) -> Iterator[tuple[dict[str, Any], float]]:
+    """Run a stage in `context.out`; yield its metrics and seconds, then put that folder in the place of `target`.
+
+    The block may add to the folder. If the stage or the block fails, `target` stays as it was, and what the stage
+    keeps in its scratch folder is there when it runs again.
+    """
+    shutil.rmtree(context.out, ignore_errors=True)
+    for made in (context.scratch, context.out):
+        made.mkdir(parents=True, exist_ok=True)
+    try:
+        started = time.monotonic()
+        runner: Callable[[Context], Metrics] = import_module(STAGES[stage][0]).run
+        if context.recipe.run.threads and (torch := sys.modules.get("torch")) is not None:
+            torch.set_num_threads(context.recipe.run.threads)
+        metrics = dict(runner(context))
+        yield metrics, round(time.monotonic() - started, 3)
+        if context.run.follows:
+            return
+        swap(context.out, target)
+    finally:
+        shutil.rmtree(context.out, ignore_errors=True)
+    shutil.rmtree(context.scratch, ignore_errors=True)
+
+
 def said(section: BaseModel) -> dict[str, Any]:
     """Return what a section says beyond the defaults: an option added later leaves finished stages current."""
     return section.model_dump(mode="json", exclude_defaults=True)
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Return the object that an earlier run wrote into a file; StageError if it is broken."""
-    try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise StageError(f"{path}: broken ({error}); remove its folder and run that again") from error
-    if not isinstance(told, dict):
-        raise StageError(f"{path}: broken (no object); remove its folder and run that again")
-    return told
-
-
-def whole(folder: Path) -> Path:
-    """Return a finished stage's folder; StageError if a file in it is not as the stage left it."""
-    told = folder / "stage.json"
-    return _compared(folder, told.stat().st_mtime_ns)
-
-
-@cache
-def _compared(folder: Path, finished: int) -> Path:  # noqa: ARG001 - a stage that ran again is another one
-    digests = read_json(folder / "stage.json").get("files", {})  # older stages told none
-    found = _digests(folder)
-    if broken := [name for name, digest in digests.items() if found.get(name) != digest]:
-        raise StageError(
-            f"{folder / broken[0]} is not as its stage left it: remove {folder} and run the stage again"
-        )
-    return folder
-
-
-def _digests(folder: Path) -> dict[str, str]:
-    """Return the sha256 of every file below a folder but stage.json."""
-    paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "stage.json"]
-    return {path.relative_to(folder).as_posix(): file_sha256(path) for path in paths}
-
-
-def _key_of(folder: Path) -> str:
-    """Return the key of a finished stage's folder; empty if there is none."""
-    told = folder / "stage.json"
-    return str(read_json(told).get("key", "")) if told.is_file() else ""
-
-
 def _is_follower() -> bool:
     """Say whether torchrun started this process, and another one as the first."""
     return "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("RANK", "0") != "0"
-
-
-def swap(new: Path, target: Path) -> None:
-    """Put a finished folder in the place of `target`, which is kept aside until the new one is there."""
-    old = target.with_name(f".{target.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if target.exists():
-        os.replace(target, old)
-    os.replace(new, target)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _now() -> str:

@@ -1,7 +1,7 @@
 /* Computes the relevance logits of rows of token ids with a BERT-like encoder in int8: no padding, one thread.
  *
  * Knows layers and sequences; does not know files, texts or threads. What it computes is what the int8 graph of
- * the same bundle says (training/flat.py, training/int8.py), to rounding.
+ * the same bundle says (training/export/flat.py, training/export/int8.py), to rounding.
  * Invariant: a logit depends on its own row alone, bit for bit.
  */
 #include "kernels.h"

@@ -18,8 +18,8 @@ torch = pytest.importorskip("torch", reason="torch is not installed; see require
 
 from transformers import BertConfig, BertForSequenceClassification  # noqa: E402  after the question for torch
 
-from training.export import to_onnx  # noqa: E402  as above
-from training.flat import FlatBert  # noqa: E402  as above
+from training.export.export import to_onnx  # noqa: E402  as above
+from training.export.flat import FlatBert  # noqa: E402  as above
 
 OPSET = 20
 

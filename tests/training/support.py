@@ -11,10 +11,13 @@ from pathlib import Path
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from training import data, export, student, synthetic
+from training.data import sources, synthetic
+from training.export import export
+from training.models.fresh import fresh_body, train_tokenizer
 from training.recipe import load_recipe
-from training.sections import FreshRecipe
+from training.sections.models import FreshRecipe
 from training.stages import Context, Run
+from training.student import student
 
 TINY = Path(__file__).parents[2] / "training" / "recipes" / "tiny.toml"
 SOURCE = "data.sources=[{kind='synthetic', name='s', queries=40}]"
@@ -36,10 +39,10 @@ def make_exported(root: Path) -> Path:
     for stage in ("teacher", "data", "distil"):
         context = make_context(root, stage)
         if stage == "data":
-            data.run(context)
+            sources.run(context)
     texts = [f"{row['query']} {row['title']}" for row in synthetic.judged_pairs(0, 40)]
     torch.manual_seed(0)
-    model, tokenizer = student.fresh_body(texts, SHAPE)
+    model, tokenizer = fresh_body(texts, SHAPE)
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if weight.ndim == 2 and "embeddings" not in name:
@@ -53,7 +56,7 @@ def make_exported(root: Path) -> Path:
 def make_decoder(folder: Path, texts: list[str]) -> None:
     """Save a random two-layer causal language model with a chat template that knows the words of the texts."""
     words = [*texts, "yes no", "a shopper searches is this product itself answer user assistant red blue"] * 3
-    tokenizer = student.train_tokenizer(words, 200)
+    tokenizer = train_tokenizer(words, 200)
     tokenizer.backend_tokenizer.post_processor = None
     tokenizer.chat_template = "{% for m in messages %}user {{ m.content }} assistant {% endfor %}"
     tokenizer.save_pretrained(folder)
@@ -66,7 +69,7 @@ def make_decoder(folder: Path, texts: list[str]) -> None:
 def make_encoder(folder: Path, texts: list[str]) -> None:
     """Save a random BERT sentence encoder that knows the words of the texts."""
     torch.manual_seed(4)
-    model, tokenizer = student.fresh_body(texts, SHAPE)
+    model, tokenizer = fresh_body(texts, SHAPE)
     model.bert.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 

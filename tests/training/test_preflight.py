@@ -15,12 +15,16 @@ from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertForSequenceClassification, T5Config
 
 from tests.training.support import SHAPE, SMALL, TINY, finished, make_decoder, make_encoder, tiny_arguments
-from training import student, synthetic, teacher
 from training.__main__ import main
-from training.export import load_student
+from training.data import synthetic
+from training.errors import StageError
+from training.export.export import load_student
+from training.models.fresh import fresh_body
 from training.preflight import Named, check_stage
 from training.recipe import load_recipe
-from training.stages import Run, StageError
+from training.stages import Run
+from training.student import student
+from training.teacher import teacher
 
 TEXTS = [f"{row['query']} {row['title']}" for row in synthetic.judged_pairs(0, 40)]
 # each stage that reads a model, and how the recipe names it there
@@ -124,7 +128,7 @@ def encoder(folder: Path, **values: Any) -> None:
 def classifier(folder: Path) -> None:
     """Save a classifier of three labels."""
     torch.manual_seed(1)
-    _, tokenizer = student.fresh_body(TEXTS, SHAPE)
+    _, tokenizer = fresh_body(TEXTS, SHAPE)
     config = BertConfig(
         vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=1, num_attention_heads=2, num_labels=3
     )

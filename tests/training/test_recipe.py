@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from training.recipe import RecipeError, load_recipe
+from training.errors import RecipeError
+from training.recipe import load_recipe
 
 RECIPES = sorted((Path(__file__).parents[2] / "training" / "recipes").glob("*.toml"))
 TINY = next(path for path in RECIPES if path.name == "tiny.toml")

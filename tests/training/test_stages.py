@@ -7,10 +7,11 @@ import pytest
 
 pytest.importorskip("pyarrow", reason="the training environment is not installed")
 
-from training import stages
+from training import folders, stages
 from training.__main__ import main
+from training.errors import StageError
 from training.recipe import Recipe, load_recipe
-from training.stages import Run, StageError
+from training.stages import Run
 
 TINY = Path(__file__).parents[2] / "training" / "recipes" / "tiny.toml"
 
@@ -111,7 +112,7 @@ def test_a_failing_stage_leaves_no_half_folder(tmp_path: Path, monkeypatch: pyte
         (context.out / "half.parquet").write_bytes(b"half")
         raise OSError("disk full")
 
-    monkeypatch.setattr("training.data.run", broken)
+    monkeypatch.setattr("training.data.sources.run", broken)
     with pytest.raises(OSError, match="disk full"):
         changed.execute("data")
 
@@ -139,7 +140,7 @@ def test_a_stage_does_not_begin_on_a_changed_file(tmp_path: Path) -> None:
     run.execute("data")
     pairs = tmp_path / "data" / "pairs.parquet"
     pairs.write_bytes(pairs.read_bytes()[:-1])
-    stages._compared.cache_clear()  # what a process has looked at it does not look at again
+    folders._compared.cache_clear()  # what a process has looked at it does not look at again
 
     with pytest.raises(StageError, match=r"data/pairs\.parquet is not as its stage left it: remove"):
         Run(tiny(tmp_path)).execute("augment")

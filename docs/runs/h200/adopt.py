@@ -8,7 +8,7 @@ import numpy as np, pyarrow as pa, pyarrow.parquet as pq, torch
 from safetensors.torch import load_file
 from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
 sys.path.insert(0, ".")
-from training import student
+from training.student import student
 from training.recipe import load_recipe
 from training.stages import Run
 weights, scores, teacher, human, body, loss = sys.argv[1:]
@@ -31,7 +31,7 @@ missing = model.load_state_dict(state, strict=False); print(missing)
 contract = student.text_contract(run.recipe.text, tokenizer)
 student.save(model.eval(), tokenizer, contract, out)
 made = student.load(out)
-from training.lists import product_of
+from training.data.lists import product_of
 mine = np.load(scores)["s"]; some = keep[::7]
 got = np.concatenate([made.score(made.encoder.encode(rows[i]["query"], [product_of(rows[i] | {"bullets": "", "description": ""})])) for i in some])
 print("differs from the card's scores by at most", np.abs(got - mine[some]).max(), "of a spread of", mine[some].std())

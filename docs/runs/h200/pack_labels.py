@@ -1,6 +1,6 @@
 import hashlib, numpy as np, pyarrow as pa, pyarrow.parquet as pq, sys
 sys.path.insert(0, ".")
-from training.splits import normalize_query
+from training.data.splits import normalize_query
 P = pq.read_table("OUT/data/products.parquet", columns=["product_id"])["product_id"].to_pylist()
 Q = pq.read_table("OUT/data/queries.parquet", columns=["query"])["query"].to_pylist()
 pairs = np.load("OUT/pairs.npy"); lab = np.load("OUT/labels.npz")["label"]

@@ -3,10 +3,10 @@ import json, hashlib, sys, gzip
 from pathlib import Path
 import numpy as np, pyarrow as pa, pyarrow.parquet as pq
 sys.path.insert(0, ".")
-from training.data import read_sources, FIELDS
-from training.augment import unique_products
-from training.splits import normalize_query, query_words
-from training.sections import DataRecipe
+from training.data.sources import read_sources, FIELDS
+from training.data.augment import unique_products
+from training.data.splits import normalize_query, query_words
+from training.sections.data import DataRecipe
 
 def read_jsonl(path):
     return map(json.loads, gzip.open(path, "rt", encoding="utf-8"))

@@ -1,0 +1,1 @@
+"""Judged lists and unlabelled pairs, from files to one schema."""

@@ -1,0 +1,1 @@
+"""The quality of what will be served, on held-out lists."""

@@ -1,0 +1,1 @@
+"""What every model of a run is loaded, trained and run by."""

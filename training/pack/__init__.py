@@ -1,0 +1,1 @@
+"""The bundle, made and read back."""

@@ -1,0 +1,1 @@
+"""What only makes our own report: many trainings, compared and drawn."""

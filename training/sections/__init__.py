@@ -1,0 +1,1 @@
+"""The sections of a recipe, a module for each folder of stages."""

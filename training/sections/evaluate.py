@@ -1,0 +1,22 @@
+"""The section of the stage in training.evaluate.
+
+Knows names, units, ranges and defaults; does not know how a stage uses them.
+Invariant: light to import, so that reading a recipe loads no model library.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from training.sections.section import Section
+
+
+class EvaluateRecipe(Section):
+    """Held-out lists, the baselines beside the student, and the bootstrap."""
+
+    splits: tuple[Literal["validation", "test"], ...] = Field(("validation", "test"), min_length=1)
+    min_pairs: int = Field(5, ge=2, description="judged products a list needs")
+    resamples: int = Field(2000, ge=100, description="bootstrap draws of lists")
+    biencoder: str = Field("", description="sentence encoder for the zero-shot baseline; empty leaves it out")

@@ -1,0 +1,1 @@
+"""The slow models whose judgement the student learns: asked, fine-tuned, blended."""
