@@ -17,7 +17,10 @@ from typing import Final
 
 FOLDER: Final = Path(__file__).parent
 BUILT: Final = FOLDER / "built"  # apart, or Python would take a library for a module
-FLAGS: Final = ("-std=c11", "-O3", "-shared", "-fPIC", "-Wall", "-Wextra")
+FLAGS: Final = (
+    *("-std=c11", "-O3", "-shared", "-fPIC", "-Wall", "-Wextra"),
+    *(("-undefined", "dynamic_lookup") if sys.platform == "darwin" else ()),  # Python's functions are found at loading
+)
 _TIMEOUT_S: Final = 600  # with sanitizers, on a busy machine
 
 
