@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from service.telemetry.logs import LINES, LineWriter, configure_logs, dropped_lines, event
+from service.telemetry.logs import LINES, Queued, configure_logs, dropped_lines, event
 from tests.service.support import ROOT, WAIT_S
 
 SHORT_S = 0.2
@@ -53,6 +53,11 @@ def _shown(capfd: pytest.CaptureFixture[str]) -> str:
     """What has reached stderr when all events so far are written."""
     logging.getLogger("shelfrank").handlers[0].flush()
     return capfd.readouterr().err
+
+
+def put(lines: Queued, line: str) -> None:
+    """Hand over a line as a logger does."""
+    lines.handle(logging.makeLogRecord({"msg": line}))
 
 
 def test_a_json_event_is_one_line(capfd: pytest.CaptureFixture[str]) -> None:
@@ -99,20 +104,20 @@ def test_a_librarys_traceback_is_left_out(capfd: pytest.CaptureFixture[str]) -> 
 def test_a_full_pipe_stops_nobody(full_pipe: tuple[int, int]) -> None:
     """While nobody reads, lines are put in no time, kept up to a bound, and dropped and counted beyond it."""
     reader, writer = full_pipe
-    lines = LineWriter(lambda data: os.write(writer, data), lines=100)
+    lines = Queued(lambda data: os.write(writer, data), lines=100)
     began_s = time.monotonic()
     for number in range(2_000):
-        lines.put(f"{number}\n")
+        put(lines, f"{number}")
     took_s = time.monotonic() - began_s
 
     assert took_s < 1.0
     assert 1_500 < lines.dropped < 1_901
-    assert not lines.flush(SHORT_S)
+    assert not lines.drain(SHORT_S)
 
     taken = b""
     while not taken.endswith(b"\n"):
         taken += os.read(reader, 65_536)
-    assert lines.flush(WAIT_S)
+    assert lines.drain(WAIT_S)
     os.set_blocking(reader, False)
     while True:
         try:
@@ -141,11 +146,11 @@ def test_what_is_written_in_part_is_written_on() -> None:
         taken.extend(data[:3])
         return len(data[:3])
 
-    lines = LineWriter(write)
-    lines.put("a line\n")
-    lines.put("another\ud800\n")
+    lines = Queued(write)
+    put(lines, "a line")
+    put(lines, "another\ud800")
 
-    assert lines.flush(WAIT_S)
+    assert lines.drain(WAIT_S)
     assert taken.decode() == "a line\nanother\\ud800\n"
     assert lines.dropped == 0
     lines.close()
@@ -157,12 +162,12 @@ def test_a_reader_that_has_gone_is_no_error() -> None:
     def write(data: bytes) -> int:
         raise BrokenPipeError(len(data))
 
-    lines = LineWriter(write)
-    lines.put("lost\n")
-    assert lines.flush(WAIT_S)
-    lines.put("lost too\n")
+    lines = Queued(write)
+    put(lines, "lost")
+    assert lines.drain(WAIT_S)
+    put(lines, "lost too")
 
-    assert lines.flush(WAIT_S)
+    assert lines.drain(WAIT_S)
     assert lines.dropped == 2
     lines.close()
 
@@ -176,14 +181,14 @@ def test_the_end_comes_after_the_lines() -> None:
         taken.extend(data)
         return len(data)
 
-    lines = LineWriter(write)
+    lines = Queued(write)
     for number in range(1_000):
-        lines.put(f"{number}\n")
+        put(lines, f"{number}")
     lines.close()
     gate.set()
-    lines._thread.join(WAIT_S)
+    lines.listener._thread.join(WAIT_S)
 
-    assert not lines._thread.is_alive()
+    assert not lines.listener._thread.is_alive()
     assert taken.decode().split() == [str(number) for number in range(1_000)]
 
 
@@ -194,7 +199,7 @@ def test_drops_are_counted_over_the_logs(capfd: pytest.CaptureFixture[str]) -> N
     event("ranked")
 
     assert dropped_lines() == 0
-    logging.getLogger("shelfrank").handlers[0].writer.dropped = 3  # type: ignore[attr-defined]
+    logging.getLogger("shelfrank").handlers[0].listener.dropped = 3  # type: ignore[attr-defined]
     assert dropped_lines() == 3
     assert '"ranked"' in _shown(capfd)
 
