@@ -164,7 +164,7 @@ def _bare_call() -> Callable[[str, object], float]:
     """Return what runs one pair in a session of the same bundle and says how many seconds that took."""
     name = os.environ.get("SHELFRANK_BUNDLE", "default")
     bundle = read_bundle(REPOSITORY / "models", name)
-    (session,) = open_sessions(bundle, precision=None, device="cpu", workers=1, engine="auto")
+    (session,) = open_sessions(bundle, precision=None, workers=1, engine="auto")
     contract = bundle.manifest.text
     encoder = PairEncoder(bundle.files[bundle.manifest.tokenizer], contract)
 

@@ -104,7 +104,7 @@ def running(bundle: Bundle, session: Session, workers: int) -> Iterator[Callable
 def open_bundle(name: str, root: Path = MODELS, engine: Engine = "auto") -> tuple[Bundle, Session]:
     """Return a bundle and the session that the service would open for it on the CPU."""
     bundle = read_bundle(root, name)
-    return bundle, open_sessions(bundle, precision=None, device="cpu", workers=1, engine=engine)[0]
+    return bundle, open_sessions(bundle, precision=None, workers=1, engine=engine)[0]
 
 
 class _List:

@@ -52,9 +52,7 @@ def load_model(name: str, settings: Settings) -> ServedModel:
     precision = pick_precision(settings.precision, settings.device, bundle.manifest)
     workers = workers_of(settings)
     if settings.device == "cpu":
-        sessions = open_sessions(
-            bundle, precision=precision, device="cpu", workers=workers, engine=settings.engine
-        )
+        sessions = open_sessions(bundle, precision=precision, workers=workers, engine=settings.engine)
         model = ServedModel(bundle, precision, "cpu", sessions)
         timings = measure_runs(sessions[0], model.longest)
     elif settings.engine == "native":

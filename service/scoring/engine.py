@@ -1,7 +1,7 @@
-"""Runs a bundle's graph, one thread to a run: in ONNX Runtime, or in the native engine.
+"""Runs a bundle's graph on the CPU, one thread to a run: in ONNX Runtime, or in the native engine.
 
-Knows the runtimes and their devices; does not know texts, scores or requests.
-Invariant: a session runs where the settings say, and only after the bundle's golden rows passed on it.
+Knows the runtimes; does not know texts, scores or requests.
+Invariant: a session runs only after the bundle's golden rows passed on it.
 """
 
 import itertools
@@ -25,7 +25,6 @@ from service.native.session import NativeSession, better_elsewhere
 
 Device = Literal["cpu", "cuda", "tensorrt"]
 Engine = Literal["auto", "onnxruntime", "native"]
-_PROVIDERS: Final = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 _DTYPES: Final = {"tensor(int64)": "int64", "tensor(float)": "float32"}
 _WARM_ROWS: Final = (1, 4, 16)
 _TIMED_RUNS: Final = 3
@@ -33,21 +32,13 @@ _ERRORS_ONLY: Final = 3
 
 
 class OrtSession:
-    """One graph on one device, computed on the thread that asks; on the CPU several threads may ask at once."""
+    """One graph, computed on the thread that asks; several may ask at once."""
 
     __slots__ = ("_outputs", "_session", "doubles_single_rows", "inputs", "outputs")
 
-    def __init__(self, model: bytes, device: Device) -> None:
-        """Load `model`; EngineError if it does not land on `device`."""
-        provider = _PROVIDERS[device]
-        if provider not in ort.get_available_providers():
-            raise EngineError(f"device is {device}, but this build of the runtime has no {provider}")
-        if device == "cuda":
-            ort.preload_dlls()  # the wheel's own CUDA libraries are not found without this
-        self._session = ort.InferenceSession(model, session_options(), providers=[provider])
-        landed = self._session.get_providers()[0]
-        if landed != provider:  # the runtime falls back to the CPU and only prints a warning
-            raise EngineError(f"device is {device}, but the runtime fell back to {landed}")
+    def __init__(self, model: bytes) -> None:
+        """Load `model`."""
+        self._session = ort.InferenceSession(model, session_options(), providers=["CPUExecutionProvider"])
         self.inputs = tuple(map(tensor_spec, self._session.get_inputs()))
         self.outputs = tuple(map(tensor_spec, self._session.get_outputs()))
         self._outputs = [output.name for output in self.outputs]
@@ -87,43 +78,31 @@ def why_not_native(engine: Engine, layout: EncoderLayout | None) -> str:
 
 
 def open_sessions(
-    bundle: Bundle,
-    *,
-    precision: str | None,
-    device: Device,
-    workers: int,
-    engine: Engine = "onnxruntime",
+    bundle: Bundle, *, precision: str | None, workers: int, engine: Engine = "onnxruntime"
 ) -> Sequence[OrtSession | NativeSession]:
-    """Return a warm session for each worker, all from the bytes that were hashed.
+    """Return a warm session for each worker, from the bytes that were hashed.
 
-    On the CPU it is the same for all: it keeps the weights once, in memory and in the processor's caches, and threads
-    do not wait for each other in it. It proves the bundle on its golden rows. Raises BundleError or EngineError.
+    It is the same for all: it keeps the weights once, in memory and in the processor's caches, and threads do not wait
+    for each other in it. It proves the bundle on its golden rows. Raises BundleError or EngineError.
     """
     manifest = bundle.manifest
     offered = [graph.precision for graph in manifest.graphs]
     if precision is not None and precision not in offered:
         raise EngineError(f"the bundle has no {precision} graph, it has {', '.join(offered)}")
     layout = manifest.graph(precision).layout
-    opener = partial(OrtSession, device=device)
-    opens: Callable[[bytes], OrtSession | NativeSession] = opener
+    opens: Callable[[bytes], OrtSession | NativeSession] = OrtSession
     if not why_not_native(engine, layout):
         opens = partial(NativeSession, layout)
     try:
-        first = verify_bundle(bundle, opens, precision)
+        session = verify_bundle(bundle, opens, precision)
     except SessionFailed as error:
         if isinstance(error.__cause__, EngineError):
             raise error.__cause__ from None
         raise
-    if isinstance(first, NativeSession):
-        _warm(first, manifest.text.max_length)
-        return [first] * workers
-    model = bundle.files[manifest.graph(precision).file]
-    first.doubles_single_rows = _single_rows_differ(first, bundle)
-    own = [] if device == "cpu" else [opener(model) for _ in range(workers - 1)]
-    for session in (first, *own):
-        session.doubles_single_rows = first.doubles_single_rows
-        _warm(session, manifest.text.max_length)
-    return [first, *own] if own else [first] * workers
+    if isinstance(session, OrtSession):
+        session.doubles_single_rows = _single_rows_differ(session, bundle)
+    _warm(session, manifest.text.max_length)
+    return [session] * workers
 
 
 def _single_rows_differ(session: OrtSession, bundle: Bundle) -> bool:

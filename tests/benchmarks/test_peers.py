@@ -49,7 +49,7 @@ def test_every_peer_gives_the_model_s_scores(peer: Peer, machine: Machine, tmp_p
         ASK.query, [Product(**each) for each in ASK.products]
     )
     engine: Engine = "auto" if peer.name == OURS else "onnxruntime"
-    (session,) = open_sessions(BUNDLE, precision=None, device="cpu", workers=1, engine=engine)
+    (session,) = open_sessions(BUNDLE, precision=None, workers=1, engine=engine)
     wanted = sigmoid(session.run(assemble(rows, contract.template)))
     with started(peer, machine, ASK, tmp_path / "log") as (running, pid):
         (took_s, scores), _ = running.ask([ASK, ASK])

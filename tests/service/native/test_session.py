@@ -65,7 +65,7 @@ def test_the_shipped_bundles_prove_themselves(bundle: Bundle) -> None:
 def test_logits_are_those_of_the_graph(bundle: Bundle, session: NativeSession) -> None:
     """Differences to ONNX Runtime are far below what the int8 graph is off fp32, and change no order that matters."""
     rows = _rows(bundle)
-    graph = OrtSession(_file(bundle), "cpu")
+    graph = OrtSession(_file(bundle))
     exact = np.concatenate([graph.run(assemble([row], bundle.manifest.text.template)) for row in rows])
     ours = session.run_rows(rows, type_ids=True)
     apart = np.abs(ours - exact)

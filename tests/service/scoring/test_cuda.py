@@ -68,7 +68,7 @@ def _few(feeds: Feeds, rows: int) -> Feeds:
 
 def test_bound_buffers_give_what_a_plain_run_gives(bundle: Bundle) -> None:
     """Bit for bit the logits of the plain session for the padded rows, and near them for the rows as they were."""
-    plain = OrtSession(_default_graph(bundle), "cpu")
+    plain = OrtSession(_default_graph(bundle))
     shapes = make_shapes(bundle.manifest.text.max_length, 4_096)
     session = BoundSession(_open(_default_graph(bundle)), shapes, HERE, pad_id=PAD)
     for length in shapes.lengths[:2]:
@@ -100,7 +100,7 @@ def test_more_rows_than_a_run_may_have_are_cut(tiny_bundle: Path) -> None:
     many = {name: np.tile(values, (5, 1)) for name, values in _feeds(bundle, 48).items()}
 
     assert len(many["input_ids"]) > 4 * session.shapes.most_rows(48)
-    assert session.run(many).tobytes() == OrtSession(_default_graph(bundle), "cpu").run(many).tobytes()
+    assert session.run(many).tobytes() == OrtSession(_default_graph(bundle)).run(many).tobytes()
 
 
 def test_rows_that_are_too_long_are_refused(tiny_bundle: Path) -> None:
@@ -135,7 +135,7 @@ def test_no_row_that_is_added_is_nan() -> None:
     """Where a graph divides by what is in sight, padded rows are finite; rows that see nothing would not be."""
     session, plain = (
         BoundSession(_open(_mean_id_graph()), make_shapes(32, 1_024), HERE, pad_id=PAD),
-        OrtSession(_mean_id_graph(), "cpu"),
+        OrtSession(_mean_id_graph()),
     )
     shape = Shape(length=32, rows=8)
     padded = pad(blank(Shape(length=8, rows=3)), shape, PAD)

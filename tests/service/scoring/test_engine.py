@@ -64,7 +64,7 @@ def _logits(session: Session, rows: list[Row], bundle: Bundle, most: int) -> lis
 
 def test_a_pair_scores_the_same_alone_and_in_any_list(bundle: Bundle) -> None:
     """Bit for bit, a pair's logit does not depend on what it is computed with, nor in which session."""
-    first, second = open_sessions(bundle, precision=None, device="cpu", workers=2)
+    first, second = open_sessions(bundle, precision=None, workers=2)
     rows = _rows(bundle)
     alone = _logits(first, rows, bundle, most=1)
 
@@ -100,7 +100,7 @@ def test_a_device_picks_its_precision(
 
 def test_workers_share_one_session_on_the_cpu(bundle: Bundle) -> None:
     """There is a session for each worker, which is the same: two threads at once get what each gets alone."""
-    sessions = open_sessions(bundle, precision=None, device="cpu", workers=2)
+    sessions = open_sessions(bundle, precision=None, workers=2)
     rows = _rows(bundle)
     alone = _logits(sessions[0], rows, bundle, most=8)
     with ThreadPoolExecutor(2) as threads:
@@ -115,13 +115,7 @@ def test_workers_share_one_session_on_the_cpu(bundle: Bundle) -> None:
 def test_an_absent_precision_is_refused(tiny_bundle: Path) -> None:
     """A precision that the bundle does not have is named together with those it has."""
     with pytest.raises(EngineError, match="no int8 graph, it has fp32"):
-        open_sessions(read_bundle(tiny_bundle, "tiny"), precision="int8", device="cpu", workers=1)
-
-
-def test_cuda_without_a_gpu_is_refused(tiny_bundle: Path) -> None:
-    """The runtime's silent fallback to the CPU is noticed."""
-    with pytest.raises(EngineError, match="cuda"):
-        open_sessions(read_bundle(tiny_bundle, "tiny"), precision=None, device="cuda", workers=1)
+        open_sessions(read_bundle(tiny_bundle, "tiny"), precision="int8", workers=1)
 
 
 def test_a_bundle_that_scores_otherwise_is_refused(tiny_bundle: Path) -> None:
@@ -134,14 +128,14 @@ def test_a_bundle_that_scores_otherwise_is_refused(tiny_bundle: Path) -> None:
     tampered = Bundle(manifest=bundle.manifest, files={**bundle.files, name: changed}, id=bundle.id)
 
     with pytest.raises(BundleError, match="golden row 4"):
-        open_sessions(tampered, precision=None, device="cpu", workers=1)
+        open_sessions(tampered, precision=None, workers=1)
 
 
 def test_products_differ(tiny_bundle: Path) -> None:
     """The tiny model tells products apart, so that equal scores in other tests mean something."""
     bundle = read_bundle(tiny_bundle, "tiny")
     encoder = PairEncoder(bundle.files[bundle.manifest.tokenizer], bundle.manifest.text)
-    (session,) = open_sessions(bundle, precision=None, device="cpu", workers=1)
+    (session,) = open_sessions(bundle, precision=None, workers=1)
     rows = encoder.encode(
         "red shoes", [Product(title=title) for title in ("red shoes", "coffee mug", "red mug")]
     )
@@ -154,7 +148,7 @@ def test_products_differ(tiny_bundle: Path) -> None:
 
 def test_single_rows_are_doubled_where_they_would_differ(tiny_bundle: Path) -> None:
     """The tiny bundle's graph rounds a batch of one otherwise, and boot finds that out for every session."""
-    sessions = open_sessions(read_bundle(tiny_bundle, "tiny"), precision=None, device="cpu", workers=2)
+    sessions = open_sessions(read_bundle(tiny_bundle, "tiny"), precision=None, workers=2)
 
     assert [session.doubles_single_rows for session in sessions] == [True, True]
 
@@ -162,16 +156,16 @@ def test_single_rows_are_doubled_where_they_would_differ(tiny_bundle: Path) -> N
 def test_engines_are_chosen(bundle: Bundle) -> None:
     """`auto` is native where that computes the graph; `onnxruntime` never is; what cannot be is refused with the reason."""
     layout = bundle.manifest.graph().layout
-    (auto,) = open_sessions(bundle, precision=None, device="cpu", workers=1, engine="auto")
-    (plain,) = open_sessions(bundle, precision=None, device="cpu", workers=1, engine="onnxruntime")
+    (auto,) = open_sessions(bundle, precision=None, workers=1, engine="auto")
+    (plain,) = open_sessions(bundle, precision=None, workers=1, engine="onnxruntime")
 
     assert isinstance(plain, OrtSession)
     assert isinstance(auto, OrtSession if better_elsewhere(layout) else NativeSession)
     if reason := why_not(layout):
         with pytest.raises(EngineError, match="engine is native, but") as told:
-            open_sessions(bundle, precision=None, device="cpu", workers=1, engine="native")
+            open_sessions(bundle, precision=None, workers=1, engine="native")
         assert reason in str(told.value)
     else:
-        one, other = open_sessions(bundle, precision=None, device="cpu", workers=2, engine="native")
+        one, other = open_sessions(bundle, precision=None, workers=2, engine="native")
         assert one is other
         assert isinstance(one, NativeSession)
