@@ -135,10 +135,6 @@ class PairEncoder:
             for body, cut in self._bodies(products, tokens)
         )
 
-    def encode_known(self, query: str, products: Sequence[Product | Packed]) -> Rows | None:  # noqa: ARG002
-        """Return the same rows if that takes next to no time; who can tell overrides this."""
-        return None
-
     def measure(self, query: str, products: Sequence[Product]) -> tuple[TextUse, list[ProductUse]]:
         """Return how much of the query, and of each field of each product, is in the rows of `encode`."""
         contract, template = self._contract, self._contract.template

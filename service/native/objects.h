@@ -18,6 +18,5 @@ int PyObject_IsInstance(PyObject *, PyObject *type);
 PyObject *PyList_GetItem(PyObject *, Py_ssize_t), *PyTuple_GetItem(PyObject *, Py_ssize_t);
 int PyBytes_AsStringAndSize(PyObject *, char **, Py_ssize_t *);
 const char *PyUnicode_AsUTF8AndSize(PyObject *, Py_ssize_t *);
-Py_ssize_t PyUnicode_GetLength(PyObject *);
 
 #endif

@@ -204,24 +204,13 @@ static int32_t *put(int32_t *to, const int32_t *from, int32_t count) {
   return to + count;
 }
 
-/* The characters of the texts of a product, 0 of one that is packed. */
-static int64_t chars_of(const Contract *c, PyObject *product) {
-  int64_t chars = 0;
-  if (PyObject_IsInstance(product, &PyTuple_Type) == 1)
-    for (int f = 0; f < c->fields; f++) chars += PyUnicode_GetLength(PyTuple_GetItem(product, c->limits[f].place));
-  return chars;
-}
-
 /* Makes the rows of products, which are tuples of texts, payloads, or None for one that is not to be read.
  *
  * Row by row `states` says READ, CUT if not all of it was read, or else that there is no row: with UNKNOWN there is one
- * once the words are kept. Returns 0, or -1 if there are more than `most_chars` characters or the query has no ids. */
+ * once the words are kept. Returns 0, or -1 if the query has no ids. */
 int32_t shelfrank_words_rows(const Words *w, const Contract *c, PyObject *query, PyObject *products, int32_t first,
-                             int32_t count, int64_t most_chars, Rows *rows) {
+                             int32_t count, Rows *rows) {
   const int32_t *middle = c->fixed + c->prefix, *suffix = middle + c->middle;
-  int64_t chars = PyUnicode_GetLength(query);
-  for (int32_t p = 0; p < count && chars <= most_chars; p++) chars += chars_of(c, PyList_GetItem(products, first + p));
-  if (chars > most_chars) return -1;
   int32_t *ids = rows->ids, *start = ids;
   ids = put(ids, c->fixed, c->prefix);
   const uint8_t of_query = read_text(w, query, c->query, c->longest, &ids, rows);

@@ -20,11 +20,8 @@ from service.native.build import library_path
 
 MOST_WORDS: Final = 65_536  # 8 MB; all are forgotten when it is full
 AT_ONCE: Final = 256  # products; the interpreter is held meanwhile
-KNOWN_CHARS: Final = 65_536  # of a list that is read at once, which takes 0.1 ms at most
-FEW_WORDS: Final = 8  # that are learnt at once, 0.02 ms each: a query often has a new one
 _MOST_UNKNOWN: Final = 1_024  # words of one call
 _LESSONS: Final = 2
-_ANY_CHARS: Final = 2**62
 _WORD_BYTES: Final = 64  # as in words.c
 _CUT: Final = 1  # as in words.c; a row of a higher state was not read
 _Int = ctypes.c_int32
@@ -57,7 +54,7 @@ def _library() -> ctypes.PyDLL:
     library.shelfrank_words_keep.argtypes = (pointer, ctypes.c_char_p, _Int, ctypes.c_char_p, _Int)
     library.shelfrank_words_keep.restype = None
     library.shelfrank_words_rows.argtypes = (
-        *(pointer, ctypes.POINTER(_Contract), objects, objects, _Int, _Int, ctypes.c_int64),
+        *(pointer, ctypes.POINTER(_Contract), objects, objects, _Int, _Int),
         ctypes.POINTER(_Rows),
     )
     library.shelfrank_words_rows.restype = _Int
@@ -107,33 +104,16 @@ class NativePairEncoder(PairEncoder):
                 parts.append(Rows.of(mixed))
         return parts[0] if len(parts) == 1 else Rows.joined(parts)
 
-    def _learnt(  # noqa: PLR0913, PLR0917  what is read, and the bounds of it
-        self,
-        table: "_Table",
-        query: str,
-        items: list[Product | bytes | None],
-        start: int = 0,
-        most_chars: int = _ANY_CHARS,
-        most_words: int = _MOST_UNKNOWN,
+    def _learnt(
+        self, table: "_Table", query: str, items: list[Product | bytes | None], start: int
     ) -> "_Read | None":
-        """Return rows of at most so many items, once the table has learnt the query's words, then the products'."""
+        """Return rows of some items, once the table has learnt the query's words, then the products'."""
         for _ in range(_LESSONS):
-            read = table.read(query, items, start, most_chars)
-            if (read is not None and read.is_whole) or not 0 < table.unknown <= most_words:
+            read = table.read(query, items, start)
+            if (read is not None and read.is_whole) or not table.unknown:
                 return read
             table.learn(self._tokens.of(()))
-        return table.read(query, items, start, most_chars)
-
-    def encode_known(self, query: str, products: Sequence[Product | Packed]) -> Rows | None:
-        """Return the same rows if nearly all words are known and there is not much text, else None.
-
-        Either takes a few tenths of a millisecond at most.
-        """
-        if self._table is None or len(products) > AT_ONCE:
-            return None
-        items = _items(products)
-        read = self._learnt(self._table, query, items, most_chars=KNOWN_CHARS, most_words=FEW_WORDS)
-        return read.rows if read is not None and read.is_whole else None
+        return table.read(query, items, start)
 
     def count_unknown(self, rows: Rows) -> int | None:
         """Return the same as `PairEncoder.count_unknown`."""
@@ -180,15 +160,13 @@ class _Table:
         if getattr(self, "_address", None):
             self._close(self._address)
 
-    def read(
-        self, query: str, items: list[Product | bytes | None], start: int, most_chars: int
-    ) -> _Read | None:
-        """Return rows of at most so many items; None if the query is not known, or there is more text."""
+    def read(self, query: str, items: list[Product | bytes | None], start: int) -> _Read | None:
+        """Return rows of some items; None if the query is not known."""
         space, count = self._space(), min(AT_ONCE, len(items) - start)
         struct = space.struct
         struct.unknown = 0
         if self._library.shelfrank_words_rows(
-            self._address, self._contract, query, items, start, count, most_chars, struct
+            self._address, self._contract, query, items, start, count, struct
         ):
             return None
         states = ctypes.string_at(struct.states, count)

@@ -30,7 +30,6 @@ _UNTIL_KNOWN: Final = int(
     Cause.DEADLINE
 )  # as a number: looking a member up takes as long as filling an array
 Groups = list[tuple[str, Sequence[Item]]]
-KNOWN_GROUPS: Final = 4  # that are read on the event loop, each in a few tenths of a millisecond at most
 Uses = Sequence[tuple[TextUse, Sequence[ProductUse]]]
 
 
@@ -100,23 +99,9 @@ class Call:
         """Seconds since it came."""
         return time.monotonic() - self._submitted_s
 
-    def read_known(self) -> list[int] | None:
-        """Make the rows at once if all words are known, and return their lengths; otherwise that is for a worker."""
-        if self._measured or len(self._groups) > KNOWN_GROUPS:
-            return None
-        began_s = time.monotonic()
-        parts = []
-        for query, products in self._groups:
-            rows = self._model.encoder.encode_known(query, products)
-            if rows is None:
-                return None
-            parts.append(rows)
-        return self._keep(parts, began_s)
-
     def leave_out(self, admitted: int, cause: Cause) -> None:
         """Have only the first `admitted` products computed; the others get a cause."""
         self._causes[admitted:] = cause
-        self._rows = self._rows[:admitted]
         self._admitted = self._missing = admitted
 
     def tokenize(self) -> Sequence[int] | None:
@@ -134,19 +119,14 @@ class Call:
             parts.append(encoder.encode(query, products[:left]))
             left -= len(parts[-1])
         times.queue_s = began_s - self._submitted_s
-        lengths = self._keep(parts, began_s + times.measure_s)
-        if not lengths:
-            self.end()
-        return lengths
-
-    def _keep(self, parts: Sequence[Rows], began_s: float) -> list[int]:
-        """Keep rows that were begun at some time, and return the lengths at which they are computed."""
         rows = parts[0] if len(parts) == 1 else Rows.joined(parts)
         lengths = self._model.lengths_of(rows.lengths)
         with self._lock:
             self._rows = rows
-            self._times.tokenized_s = time.monotonic()
-            self._times.tokenize_s = self._times.tokenized_s - began_s
+            times.tokenized_s = time.monotonic()
+            times.tokenize_s = times.tokenized_s - began_s - times.measure_s
+        if not lengths:
+            self.end()
         return lengths
 
     def rows(self, places: Sequence[int]) -> Rows:

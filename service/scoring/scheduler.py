@@ -59,13 +59,13 @@ class Scheduler(Generic[Owner]):
         self._running_s = 0.0
 
     def add(self, entry: Entry[Owner]) -> None:
-        """Queue a request, whether its texts are tokenized yet or not."""
+        """Queue a request."""
         lines = self._levels[entry.level]
         line = lines[entry.tenant]
         if not line.is_busy:  # whoever comes back has saved nothing up while it was away
             busy = [other.clock_s for other in lines.values() if other.is_busy]
             line.clock_s = max(line.clock_s, min(busy, default=0.0))
-        line.fresh.append(entry)  # behind others, though it be tokenized: whoever came first is not overtaken
+        line.fresh.append(entry)
         line.cost_s += entry.cost_s
 
     def tokenized(self, entry: Entry[Owner], lengths: Sequence[int]) -> None:
@@ -146,9 +146,6 @@ class Scheduler(Generic[Owner]):
     ) -> Tokenize[Owner] | Run[Owner] | None:
         """Return the next work of one tenant: it tokenizes ahead only until there is enough for full runs."""
         self._forget_late(line.fresh, now_s)
-        while line.fresh and line.fresh[0].is_tokenized:
-            line.ready.append(line.fresh.popleft())
-            self._forget_late(line.fresh, now_s)
         self._forget_late(line.ready, now_s)
         ahead = sum(entry.tokens for entry in itertools.islice(line.ready, LOOK_BACK))
         if line.fresh and ahead < 2 * self._fill_tokens * self._workers:

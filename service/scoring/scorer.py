@@ -63,8 +63,7 @@ class Scorer:
             future.set_result(Ranking())
             return future
         call = Call(model, groups, future, measured=measured)
-        known = call.read_known()
-        tokens = _predicted_tokens(model, groups) if known is None else known
+        tokens = _predicted_tokens(model, groups)
         costs_s = _costs(model, tokens)
         available_s = terms.deadline_s - RESPOND_S - time.monotonic()
         admitted, predicted_s = self._admit(costs_s, terms, available_s)
@@ -93,8 +92,6 @@ class Scorer:
             cost_s=math.fsum(costs_s[:admitted]),
             seconds=model.costs.seconds,
         )
-        if known is not None:
-            entry.await_rows(known[:admitted])
         timer = loop.call_later(max(0.0, available_s), call.end)
 
         def settled(done: asyncio.Future[Ranking]) -> None:

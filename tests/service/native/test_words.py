@@ -143,21 +143,6 @@ def test_threads_share_a_table() -> None:
     assert found == [plain.encode("w1", products) for products in lists * 2]
 
 
-def test_known_words_are_read_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows are there at once if every word was read before, and are not if one was not, or if there is much text."""
-    monkeypatch.setattr(words, "FEW_WORDS", 0)
-    native = NativePairEncoder(TOKENIZER, WIDE)
-    products = [Product(title="oak chair", text="solid oak"), Product(title="oak table")]
-
-    assert native.encode_known("oak", products) is None
-    rows = native.encode("oak", products)
-    assert rows == native.encode_known("oak", products)
-    assert native.encode_known("birch", products) is None
-    assert native.encode_known("oak", [*products, Product(title="birch")]) is None
-    assert native.encode_known("oak", [Product(title="oak " * words.KNOWN_CHARS)]) is None
-    assert native.encode_known("oak", products * words.AT_ONCE) is None
-
-
 def test_a_payload_of_another_contract_is_an_error() -> None:
     """Bytes that are no payload are refused as the plain encoder refuses them."""
     for encoder in _pair(WIDE):
@@ -172,13 +157,3 @@ def test_tokens_without_a_piece_are_counted() -> None:
     rows = plain.encode("oak 😀", [Product(title="chair 😀 漢"), Product()])
 
     assert plain.count_unknown(rows) == native.count_unknown(rows) > 0
-
-
-def test_few_new_words_are_learnt_at_once() -> None:
-    """A new word or two keep nobody waiting; more than a few are left to whoever has the time."""
-    plain, native = _pair(WIDE)
-    products = [Product(title="oak chair"), Product(title="oak table")]
-
-    assert plain.encode("birch", products) == native.encode_known("birch", products)
-    many = [Product(title=" ".join(f"w{number}" for number in range(words.FEW_WORDS + 1)))]
-    assert native.encode_known("birch", many) is None

@@ -321,33 +321,3 @@ def test_an_empty_queue_has_no_backlog() -> None:
             scheduler.done(run)
 
         assert scheduler.backlog_s == 0.0
-
-
-def test_a_tokenized_request_is_ready_at_once() -> None:
-    """A request whose rows are there when it comes is computed without being tokenized, and counts with its rows."""
-    scheduler = Scheduler[str](1, {"default": 1.0}, 1)
-    entry = _entry("known")
-    entry.await_rows([16, 16, 24])
-    scheduler.add(entry)
-
-    assert 2 == entry.runs
-    assert ["known", "known"] == [name for run in _runs(scheduler) for name in _names(run)]
-
-
-def test_a_request_to_tokenize_is_not_overtaken_by_those_that_are() -> None:
-    """However many tokenized requests come behind it, a request is tokenized before any of them is computed."""
-    scheduler = Scheduler[str](1, {"default": 1.0}, 1)
-    for name in ("first", "second", "third", "fourth"):
-        entry = _entry(name)
-        if name != "second":
-            entry.await_rows([64] * 20)
-        scheduler.add(entry)
-    seen = []
-    while (task := scheduler.next(0.0)) is not None:
-        if isinstance(task, Tokenize):
-            seen.append(task.entry.owner)
-            scheduler.tokenized(task.entry, [64] * 20)
-        else:
-            seen += _names(task)
-
-    assert ["first", "second", "third", "fourth"] == list(dict.fromkeys(seen))

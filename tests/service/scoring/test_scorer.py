@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from bundle import Product
 from service.errors import Reason, Refused
 from service.scoring.budget import ANYBODY
-from service.scoring.call import KNOWN_GROUPS, Ranking
+from service.scoring.call import Ranking
 from service.scoring.entry import Entry
 from service.scoring.ranking import LEAST
 from service.scoring.scorer import HEADROOM
@@ -297,22 +297,3 @@ def test_a_prediction_that_is_too_high_is_doubted(tiny_bundle: Path, monkeypatch
 
     assert not ranking.unscored.total
     assert 2 == sum(rows for rows, _ in session.runs)
-
-
-def test_many_groups_are_left_to_a_worker(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The event loop reads the products of a few queries, and leaves those of many to a worker."""
-    bench = fake_bench(tiny_bundle, FakeSession())
-    asked: list[str] = []
-
-    def note(query: str, _: object) -> None:
-        asked.append(query)
-
-    monkeypatch.setattr(bench.model.encoder, "encode_known", note)
-
-    async def work() -> None:
-        await bench.rank([(f"red {number}", PRODUCTS[:1]) for number in range(KNOWN_GROUPS + 1)])
-        assert not asked
-        await bench.rank([("red shoe", PRODUCTS[:1])])
-
-    _with(bench, work)
-    assert ["red shoe"] == asked
