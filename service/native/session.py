@@ -19,7 +19,7 @@ from bundle.manifest import TensorSpec
 from bundle.rows import Rows
 from bundle.verify import INPUT_NAMES, OUTPUT_NAME
 from service.errors import EngineError
-from service.native.build import library_path
+from service.native.build import ENCODER
 from service.native.weights import Encoder, Weights, obstacle
 
 _INPUTS: Final = tuple(
@@ -32,7 +32,7 @@ _MOST_ROWS: Final = 64  # that the last layer's first tokens are kept of; more a
 @cache
 def _library() -> ctypes.CDLL:
     """Load the library; OSError if it is not built or not for this processor."""
-    library = ctypes.CDLL(str(library_path()))
+    library = ctypes.CDLL(str(ENCODER.path))
     encoder, pointer, number = ctypes.POINTER(Encoder), ctypes.c_void_p, ctypes.c_int32
     library.shelfrank_supported.restype = ctypes.c_int
     library.shelfrank_has_tiles.restype = ctypes.c_int
@@ -49,7 +49,7 @@ def why_not(layout: EncoderLayout | None) -> str:
     """Say why this machine cannot compute a graph natively; empty if it can."""
     if layout is None:
         return "the bundle does not say where the graph's weights are"
-    if not library_path().exists():
+    if not ENCODER.path.exists():
         return "the engine is not built: python -m service.native.build"
     try:
         library = _library()

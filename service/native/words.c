@@ -5,7 +5,6 @@
  */
 #include "objects.h"
 
-#include <immintrin.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +14,10 @@ enum { READ = 0, CUT = 1, UNKNOWN = 2, UNREAD = 4 }; /* bits of what became of a
 
 typedef struct {
   uint8_t text[WORD]; /* zeros at the end, and no zero before */
+} Word;
+
+typedef struct {
+  Word word;
   int32_t count, ids[IDS];
 } Entry;
 
@@ -67,8 +70,10 @@ Words *shelfrank_words_open(uint32_t most, uint64_t seed) {
 }
 
 /* The bytes of a word with zeros behind them; nothing beyond its end is read. */
-static inline __m512i load(const uint8_t *word, int bytes) {
-  return _mm512_maskz_loadu_epi8(bytes == WORD ? ~0ULL : (1ULL << bytes) - 1, word);
+static inline Word load(const uint8_t *text, int bytes) {
+  Word word = {{0}};
+  memcpy(word.text, text, (size_t)bytes);
+  return word;
 }
 
 static inline uint64_t mix(uint64_t a, uint64_t b) {
@@ -77,19 +82,18 @@ static inline uint64_t mix(uint64_t a, uint64_t b) {
 }
 
 /* Seeded, so that nobody can send words that all share a slot. */
-static inline uint64_t hash(const Words *w, __m512i word, int bytes) {
+static inline uint64_t hash(const Words *w, const Word *word, int bytes) {
   uint64_t parts[WORD / 8], h = w->seed;
-  _mm512_storeu_si512(parts, word);
+  memcpy(parts, word->text, WORD);
   for (int i = 0; 8 * i < bytes; i++) h = mix(parts[i] ^ h, w->seed ^ 0x9E3779B97F4A7C15ULL);
   return mix(h ^ (uint64_t)bytes, w->seed ^ 0xD1B54A32D192ED03ULL);
 }
 
 /* The slot of a word, or the empty one where it would be. */
-static inline uint32_t *find(const Words *w, __m512i word, int bytes) {
+static inline uint32_t *find(const Words *w, const Word *word, int bytes) {
   uint32_t at = (uint32_t)hash(w, word, bytes) & w->mask;
   while (w->slots[at] != 0) {
-    const Entry *entry = w->entries + w->slots[at] - 1;
-    if (_mm512_cmpneq_epi8_mask(_mm512_loadu_si512(entry->text), word) == 0) break;
+    if (memcmp(&w->entries[w->slots[at] - 1].word, word, sizeof *word) == 0) break;
     at = (at + 1) & w->mask;
   }
   return w->slots + at;
@@ -102,11 +106,11 @@ void shelfrank_words_keep(Words *w, const uint8_t *word, int32_t bytes, const in
     memset(w->slots, 0, 2 * (size_t)w->most * sizeof *w->slots);
     w->used = 0;
   }
-  const __m512i text = load(word, bytes);
-  uint32_t *slot = find(w, text, bytes);
+  const Word text = load(word, bytes);
+  uint32_t *slot = find(w, &text, bytes);
   if (*slot != 0) return;
   Entry *entry = w->entries + w->used;
-  _mm512_storeu_si512(entry->text, text);
+  entry->word = text;
   entry->count = count;
   memcpy(entry->ids, ids, (size_t)count * sizeof *ids);
   *slot = ++w->used;
@@ -122,21 +126,14 @@ static const uint8_t *clip(const uint8_t *text, const uint8_t *end, int32_t char
 
 /* The next space or newline, or the end. */
 static inline const uint8_t *word_end(const uint8_t *text, const uint8_t *end) {
-  for (; text < end; text += WORD) {
-    const int64_t left = end - text;
-    const uint64_t valid = left >= WORD ? ~0ULL : (1ULL << left) - 1;
-    const __m512i bytes = _mm512_maskz_loadu_epi8(valid, text);
-    const uint64_t stops = (_mm512_cmpeq_epi8_mask(bytes, _mm512_set1_epi8(' ')) |
-                            _mm512_cmpeq_epi8_mask(bytes, _mm512_set1_epi8('\n'))) & valid;
-    if (stops) return text + __builtin_ctzll(stops);
-  }
-  return end;
+  while (text < end && *text != ' ' && *text != '\n') text++;
+  return text;
 }
 
 /* Notes a word that is not known. */
-static void note(Rows *rows, __m512i word, int32_t bytes) {
+static void note(Rows *rows, const Word *word, int32_t bytes) {
   if (rows->unknown == rows->most) return;
-  _mm512_storeu_si512(rows->words + (size_t)WORD * rows->unknown, word);
+  memcpy(rows->words + (size_t)WORD * rows->unknown, word, sizeof *word);
   rows->word_bytes[rows->unknown++] = bytes;
 }
 
@@ -157,10 +154,10 @@ static uint8_t read_text(const Words *w, PyObject *object, Limit limit, int32_t 
     const int64_t bytes = next - text;
     if (bytes == 0) continue;
     if (bytes > WORD) return UNREAD;
-    const __m512i word = load(text, (int)bytes);
-    const uint32_t place = *find(w, word, (int)bytes);
+    const Word word = load(text, (int)bytes);
+    const uint32_t place = *find(w, &word, (int)bytes);
     if (place == 0) {
-      note(rows, word, (int32_t)bytes);
+      note(rows, &word, (int32_t)bytes);
       state |= UNKNOWN;
     } else if (!(state & UNKNOWN)) {
       const Entry *entry = w->entries + place - 1;

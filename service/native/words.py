@@ -16,7 +16,7 @@ from bundle.manifest import TextContract
 from bundle.rows import Rows
 from bundle.text import Packed
 from bundle.words import TOKEN_BYTES, TokensOf
-from service.native.build import library_path
+from service.native.build import WORDS
 
 MOST_WORDS: Final = 65_536  # 8 MB; all are forgotten when it is full
 AT_ONCE: Final = 256  # products; the interpreter is held meanwhile
@@ -45,7 +45,7 @@ class _Rows(ctypes.Structure):
 @cache
 def _library() -> ctypes.PyDLL:
     """Load the library; its tables are written under the interpreter's lock, which makes them safe between threads."""
-    library = ctypes.PyDLL(str(library_path()))
+    library = ctypes.PyDLL(str(WORDS.path))
     pointer, objects = ctypes.c_void_p, ctypes.py_object
     library.shelfrank_words_open.argtypes = (ctypes.c_uint32, ctypes.c_uint64)
     library.shelfrank_words_open.restype = pointer
@@ -61,6 +61,15 @@ def _library() -> ctypes.PyDLL:
     library.shelfrank_words_count.argtypes = (ctypes.c_char_p, ctypes.c_int64, _Int)
     library.shelfrank_words_count.restype = ctypes.c_int64
     return library
+
+
+def open_encoder(tokenizer_json: bytes, contract: TextContract) -> PairEncoder:
+    """Return the encoder that makes rows in C where its library is built and loads, else the plain one."""
+    try:
+        _library()
+    except OSError:
+        return PairEncoder(tokenizer_json, contract)
+    return NativePairEncoder(tokenizer_json, contract)
 
 
 class NativePairEncoder(PairEncoder):

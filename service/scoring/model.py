@@ -15,7 +15,7 @@ from bundle import Bundle, PairEncoder
 from bundle.rows import Rows, assemble, padded_length
 from bundle.verify import Session
 from service.native.session import NativeSession
-from service.native.words import NativePairEncoder
+from service.native.words import open_encoder
 from service.scoring.cost import CostModel
 from service.scoring.shapes import ShapeSet
 
@@ -44,9 +44,7 @@ class ServedModel:
         manifest = self.bundle.manifest
         is_native = bool(self.sessions) and isinstance(self.sessions[0], NativeSession)
         object.__setattr__(self, "is_native", is_native)
-        encoder = (NativePairEncoder if is_native else PairEncoder)(
-            self.bundle.files[manifest.tokenizer], manifest.text
-        )
+        encoder = open_encoder(self.bundle.files[manifest.tokenizer], manifest.text)
         object.__setattr__(self, "encoder", encoder)
         object.__setattr__(self, "_lengths", tuple(map(self._length, range(self.longest + 1))))
 

@@ -12,6 +12,7 @@ from bundle.rows import Row, Rows, assemble
 from bundle.verify import read_golden, verify_bundle
 from bundle.words import pack_ids
 from service.errors import EngineError
+from service.native import build
 from service.native import session as native
 from service.native.session import NativeSession, better_elsewhere, why_not
 from service.scoring.engine import OrtSession
@@ -169,7 +170,7 @@ def test_why_it_cannot_be_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     assert LAYOUT is not None
     assert "does not say where" in why_not(None)
     assert "multiples of 16" in why_not(LAYOUT.model_copy(update={"heads": 16}))
-    monkeypatch.setattr(native, "library_path", lambda: tmp_path / "absent.so")
+    monkeypatch.setattr(build, "BUILT", tmp_path)
     assert "not built" in why_not(LAYOUT)
     with pytest.raises(EngineError, match="engine is native, but the engine is not built"):
         NativeSession(LAYOUT, b"")
@@ -177,9 +178,8 @@ def test_why_it_cannot_be_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 
 def test_a_library_that_does_not_load_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A file that is no library is a reason, not a crash."""
-    broken = tmp_path / "broken.so"
-    broken.write_bytes(b"no library")
-    monkeypatch.setattr(native, "library_path", lambda: broken)
+    monkeypatch.setattr(build, "BUILT", tmp_path)
+    build.ENCODER.path.write_bytes(b"no library")
     native._library.cache_clear()
     try:
         assert "does not load" in why_not(LAYOUT)

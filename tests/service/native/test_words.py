@@ -5,6 +5,7 @@ import json
 import random
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given, settings
@@ -13,17 +14,20 @@ from hypothesis import strategies as st
 from bundle import PairEncoder, Product, read_bundle
 from bundle.manifest import FieldSpec, TextContract
 from bundle.text import Packed
-from service.native import words
-from service.native.words import NativePairEncoder
+from service import create_app
+from service.native import build, words
+from service.native.words import NativePairEncoder, open_encoder
+from service.settings import Settings
 from tests.bundle.test_words import PRODUCTS, TEXTS
-from tests.service.native.support import OBSTACLE, needs_native
-from tests.service.support import ROOT
+from tests.service.support import ROOT, Served
 
 BUNDLE = read_bundle(ROOT / "models", "default")
 TOKENIZER = BUNDLE.files[BUNDLE.manifest.tokenizer]
 
 
-pytestmark = needs_native
+pytestmark = pytest.mark.skipif(
+    not build.WORDS.path.exists(), reason="not built here: python -m service.native.build"
+)
 
 
 def _contract(*limits: tuple[str, int, int], length: int = 48) -> TextContract:
@@ -41,7 +45,7 @@ def _pair(contract: TextContract) -> tuple[PairEncoder, NativePairEncoder]:
 WIDE = _contract(("title", 200, 40), ("brand", 20, 3), ("bullets", 100, 12), ("text", 300, 60))
 NARROW = _contract(("title", 7, 2), ("text", 30, 5), length=12)
 SINGLE = _contract(("title", 200, 40))
-PAIRS = [] if OBSTACLE else [_pair(contract) for contract in (WIDE, NARROW, SINGLE)]
+PAIRS = [] if not build.WORDS.path.exists() else [_pair(contract) for contract in (WIDE, NARROW, SINGLE)]
 FIELDS = st.builds(Product, title=TEXTS, brand=TEXTS, bullets=TEXTS, text=TEXTS)
 LONG = Product("sofa " * 500, "a" * 64 + " " + "b" * 65, "", "", "é" * 32 + " " + "é" * 33, "", "x\n\n y  z")
 ODD = Product("漢字 " * 40, "", "", "", "half \ud83d a pair", "", "a\0b")
@@ -157,3 +161,27 @@ def test_tokens_without_a_piece_are_counted() -> None:
     rows = plain.encode("oak 😀", [Product(title="chair 😀 漢"), Product()])
 
     assert plain.count_unknown(rows) == native.count_unknown(rows) > 0
+
+
+def test_the_service_reads_by_it_where_it_is_built() -> None:
+    """Whatever computes, rows are made by the table."""
+    assert type(open_encoder(TOKENIZER, WIDE)) is NativePairEncoder
+
+
+def test_without_the_library_the_plain_encoder_serves(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A machine that has built it serves without it when it is taken away, or is no library: nothing else decides."""
+    products = [{"title": "oak chair"}, {"title": "red sofa"}]
+    answers = []
+    for content in (None, b"no library"):
+        monkeypatch.setattr(build, "BUILT", tmp_path)
+        words._library.cache_clear()
+        if content is not None:
+            build.WORDS.path.write_bytes(content)
+        assert type(open_encoder(TOKENIZER, WIDE)) is PairEncoder
+        with Served(create_app(Settings(models_root=ROOT / "models", bundle="tiny", workers=1))) as served:
+            answers.append(served.post({"query": "red sofa", "documents": products}).status)
+
+    words._library.cache_clear()
+    assert [200, 200] == answers
