@@ -93,7 +93,7 @@ def test_dropped_log_lines_are_a_metric() -> None:
     logger = logging.getLogger("shelfrank")
     before = logger.handlers, logger.level, logger.propagate
     configure_logs("json", "info")
-    logger.handlers[0].writer.dropped = 7  # type: ignore[attr-defined]
+    logger.handlers[0].listener.dropped = 7  # type: ignore[attr-defined]
     told = Metrics().registry.get_sample_value("shelfrank_log_lines_dropped_total")
     logger.handlers[0].close()
     logger.handlers, logger.propagate = before[0], before[2]
