@@ -19,7 +19,8 @@ FOLDER: Final = Path(__file__).parent
 BUILT: Final = FOLDER / "built"  # apart, or Python would take a library for a module
 FLAGS: Final = (
     *("-std=c11", "-O3", "-shared", "-fPIC", "-Wall", "-Wextra"),
-    *(("-undefined", "dynamic_lookup") if sys.platform == "darwin" else ()),  # Python's functions are found at loading
+    # there, too, Python's functions are found when the library is loaded
+    *(("-undefined", "dynamic_lookup") if sys.platform == "darwin" else ()),
 )
 _TIMEOUT_S: Final = 600  # with sanitizers, on a busy machine
 
