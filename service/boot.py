@@ -4,6 +4,7 @@ Knows settings, bundle and engine; does not know HTTP.
 Invariant: what is returned has read, verified and warmed up its bundle; its threads do not run yet.
 """
 
+import asyncio
 import logging
 import time
 from dataclasses import dataclass
@@ -37,6 +38,18 @@ class Stores:
 
     shared: SharedCache | None
     catalogue: Catalogue | None
+
+    async def connect(self) -> None:
+        """Reach the shared cache, if there is one; the service starts without it too."""
+        if self.shared is not None:
+            await self.shared.connect()
+
+    async def close(self) -> None:
+        """Let go of both."""
+        if self.shared is not None:
+            await self.shared.close()
+        if self.catalogue is not None:
+            await asyncio.to_thread(self.catalogue.close)
 
 
 def workers_of(settings: Settings) -> int:

@@ -13,6 +13,7 @@ from typing import Final
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
+from starlette.types import Lifespan
 
 from service.app.about import About
 from service.app.account import Account
@@ -55,48 +56,85 @@ def build_app(
     settings: Settings, versions: Versions, scorer: Scorer, metrics: Metrics, tracing: Tracing | None = None
 ) -> FastAPI:
     """Return the application; its workers run from start-up to shutdown."""
-    watchdog = Watchdog(scorer.pool, settings.watchdog_s, metrics)
-    lifecycle = Lifecycle(lambda: watchdog.verdict)
-    ring = KeyRing(Path(settings.api_keys_file), metrics) if settings.api_keys_file else None
-    rollout = Rollout(versions, metrics, lambda directory: load_model(directory, settings))
-    ranker, stores = open_ranker(settings, scorer, metrics)
-    products = ProductsApi(settings, stores.catalogue, versions)
-    opinions = SecondOpinions(
+    parts = _Parts(settings, versions, scorer, metrics, tracing)
+    app = _new_app(settings, parts.lifespan)
+    app.state.lifecycle, app.state.metrics, app.state.rollout = parts.lifecycle, metrics, parts.rollout
+    admin_routes = RolloutApi(settings, versions, parts.rollout).routes()
+    app.state.admin = build_admin(parts.lifecycle, metrics, routes=admin_routes)
+    versions.show(metrics)
+    api = Api(
         settings,
         versions,
+        scorer,
         metrics,
-        rank=ranker.rank,
-        backlog_s=lambda: scorer.pool.backlog_s,
-        end_canary=rollout.abort,
+        ranker=parts.ranker,
+        account=Account(metrics, tracing),
+        opinions=parts.opinions,
+        lifecycle=parts.lifecycle,
     )
+    _add_own_routes(app, api, parts.products, parts.lifecycle)
+    _add_foreign_routes(app, api, About(settings, versions, parts.lifecycle))
+    refuse = _refusal(metrics)
+    _add_error_handlers(app, refuse)
+    _add_middleware(app, settings, metrics, parts.ring, refuse)
+    app.openapi = with_schemas(app.openapi)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
+    return app
 
-    def on_stuck() -> None:
-        if settings.watchdog_exit:
-            lifecycle.drain(STUCK)
+
+class _Parts:
+    """What lives as long as the application does, and how it starts and ends."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        versions: Versions,
+        scorer: Scorer,
+        metrics: Metrics,
+        tracing: Tracing | None,
+    ) -> None:
+        self._leaves_if_stuck = settings.watchdog_exit
+        self._pool, self._tracing = scorer.pool, tracing
+        self._watchdog = Watchdog(scorer.pool, settings.watchdog_s, metrics)
+        self.lifecycle = Lifecycle(lambda: self._watchdog.verdict)
+        self.ring = KeyRing(Path(settings.api_keys_file), metrics) if settings.api_keys_file else None
+        self.rollout = Rollout(versions, metrics, lambda directory: load_model(directory, settings))
+        self.ranker, self._stores = open_ranker(settings, scorer, metrics)
+        self.products = ProductsApi(settings, self._stores.catalogue, versions)
+        self.opinions = SecondOpinions(
+            settings,
+            versions,
+            metrics,
+            rank=self.ranker.rank,
+            backlog_s=lambda: scorer.pool.backlog_s,
+            end_canary=self.rollout.abort,
+        )
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:  # noqa: ARG001  as FastAPI calls it
-        scorer.pool.start()
-        lifecycle.started()
-        watches = [watchdog.watch(on_stuck), rollout.watch(), products.keep_up()]
-        if ring is not None:
-            watches.append(ring.watch())
-        if stores.shared is not None:
-            await stores.shared.connect()
+    async def lifespan(self, app: FastAPI) -> AsyncIterator[None]:  # noqa: ARG002  as FastAPI calls it
+        """Run the workers and what watches over them, and close everything at the end."""
+        self._pool.start()
+        self.lifecycle.started()
+        await self._stores.connect()
+        watches = [self._watchdog.watch(self._on_stuck), self.rollout.watch(), self.products.keep_up()]
+        if self.ring is not None:
+            watches.append(self.ring.watch())
         watchers = [asyncio.create_task(watch) for watch in watches]
         yield
         for watcher in watchers:
             watcher.cancel()
-        opinions.close()
-        await asyncio.to_thread(scorer.pool.stop, STOP_TIMEOUT_S)
-        if stores.shared is not None:
-            await stores.shared.close()
-        if stores.catalogue is not None:
-            await asyncio.to_thread(stores.catalogue.close)
-        if tracing is not None:
-            await asyncio.to_thread(tracing.close)
+        self.opinions.close()
+        await asyncio.to_thread(self._pool.stop, STOP_TIMEOUT_S)
+        await self._stores.close()
+        if self._tracing is not None:
+            await asyncio.to_thread(self._tracing.close)
 
-    app = FastAPI(
+    def _on_stuck(self) -> None:
+        if self._leaves_if_stuck:
+            self.lifecycle.drain(STUCK)
+
+
+def _new_app(settings: Settings, lifespan: Lifespan[FastAPI]) -> FastAPI:
+    return FastAPI(
         title="shelfrank",
         version=API_VERSION,
         description=DESCRIPTION,
@@ -107,21 +145,9 @@ def build_app(
         swagger_ui_oauth2_redirect_url=None,
         redirect_slashes=False,
     )
-    app.state.lifecycle, app.state.metrics = lifecycle, metrics
-    app.state.rollout = rollout
-    app.state.admin = build_admin(lifecycle, metrics, routes=RolloutApi(settings, versions, rollout).routes())
-    versions.show(metrics)
-    account = Account(metrics, tracing)
-    api = Api(
-        settings,
-        versions,
-        scorer,
-        metrics,
-        ranker=ranker,
-        account=account,
-        opinions=opinions,
-        lifecycle=lifecycle,
-    )
+
+
+def _add_own_routes(app: FastAPI, api: Api, products: ProductsApi, lifecycle: Lifecycle) -> None:
     app.add_api_route(RERANK, api.rerank, methods=["POST"])
     app.add_api_route("/v1/explain", api.explain, methods=["POST"])
     for path, handle, method in (
@@ -139,12 +165,6 @@ def build_app(
         ("/v1/models/{model}", api.model),
     ):
         app.add_api_route(path, handler, methods=["GET"])
-    _add_foreign_routes(app, api, About(settings, versions, lifecycle))
-    refuse = _refusal(metrics)
-    _add_error_handlers(app, refuse)
-    _add_middleware(app, settings, metrics, ring, refuse)
-    app.openapi = with_schemas(app.openapi)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
-    return app
 
 
 def _add_foreign_routes(app: FastAPI, api: Api, about: About) -> None:

@@ -90,7 +90,9 @@ def test_a_short_run(capsys: pytest.CaptureFixture[str]) -> None:
     for line in document["lines"]:
         assert line["share"] == pytest.approx(line["limits_ms"]["int8, CLS-only"] / line["p50_ms"])
         assert 0 < line["limits_ms"]["int8, CLS-only"] < line["limits_ms"]["int8"]
-        assert 0 < line["limits_ms"]["fp32"]  # where there is no VNNI, the units for floats may be the faster ones
+        assert (
+            0 < line["limits_ms"]["fp32"]
+        )  # where there is no VNNI, the units for floats may be the faster ones
         assert line["real_tokens"] <= line["padded_tokens"]
 
 
