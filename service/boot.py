@@ -17,10 +17,9 @@ from service.cache.shared import SharedCache, open_shared_cache
 from service.catalogue.catalogue import Catalogue
 from service.engine.cuda import open_gpu_session
 from service.engine.model import ServedModel
-from service.engine.sessions import measure_runs, open_sessions, pick_precision, why_not_native
+from service.engine.sessions import measure_runs, open_sessions, pick_precision, why_no_words, why_not_native
 from service.engine.shapes import make_shapes
 from service.errors import EngineError
-from service.native.words import why_not as why_no_words
 from service.process.cpus import own_cpus, usable_cpus
 from service.scoring.admission import Admission
 from service.scoring.entry import WORTHWHILE_TOKENS
@@ -65,11 +64,10 @@ def load_model(name: str, settings: Settings) -> ServedModel:
         raise UnexpectedBundle(f"bundle {name} has the id {bundle.id}, which is not among bundle_ids")
     precision = pick_precision(settings.precision, settings.device, bundle.manifest)
     workers = workers_of(settings)
-    no_words = "engine is onnxruntime" if settings.engine == "onnxruntime" else why_no_words()
-    words = not no_words
+    no_words = why_no_words(settings.engine)
     if settings.device == "cpu":
         sessions = open_sessions(bundle, precision=precision, workers=workers, engine=settings.engine)
-        model = ServedModel(bundle, precision, "cpu", sessions, words=words)
+        model = ServedModel(bundle, precision, "cpu", sessions, words=not no_words)
         timings = measure_runs(sessions[0], model.longest)
     elif settings.engine == "native":
         raise EngineError("engine is native, which computes on the CPU alone: set device to cpu")
@@ -79,7 +77,7 @@ def load_model(name: str, settings: Settings) -> ServedModel:
         session = open_gpu_session(
             bundle, precision=precision, device=settings.device, shapes=shapes, cache=cache
         )
-        model = ServedModel(bundle, precision, settings.device, [session] * workers, shapes, words)
+        model = ServedModel(bundle, precision, settings.device, [session] * workers, shapes, not no_words)
         timings = session.timings()
     for tokens, rows, seconds in timings:
         model.costs.observe(tokens, rows, seconds)

@@ -30,11 +30,9 @@ from bundle.manifest import (
     TensorSpec,
     TextContract,
 )
-from bundle.rows import assemble, padded_length
-from bundle.score import class_probabilities, relevance
 from bundle.store import write_bundle
 from bundle.text import PairEncoder, Product
-from bundle.verify import INPUT_NAMES, GoldenAnswer, GoldenRow, dump_golden
+from bundle.verify import INPUT_NAMES, GoldenRow, dump_golden, golden_row
 
 NAME = "tiny"
 PAD, UNKNOWN, START, END = range(4)
@@ -208,19 +206,11 @@ PLAIN_PAIRS = tuple(
 )
 
 
-def golden_rows(tokenizer: bytes, contract: TextContract, graph: bytes) -> list[GoldenRow]:
+def golden_rows(tokenizer: bytes, graph: bytes) -> list[GoldenRow]:
     """Return every pair with the ids and the score that it has now."""
-    encoder, session = PairEncoder(tokenizer, contract), TinySession(graph)
-    rows = []
-    for query, product in (*NASTY_PAIRS, *PLAIN_PAIRS):
-        (row,) = encoder.encode(query, [product])
-        logits = session.run(assemble([row], contract.template, padded_length(len(row), contract.max_length)))
-        probabilities = class_probabilities(logits, CALIBRATION)
-        names = (label.name for label in LABELS)
-        answer = GoldenAnswer(float(logits[0]), dict(zip(names, probabilities[0].tolist(), strict=True)))
-        (score,) = relevance(probabilities, LABELS).tolist()
-        rows.append(GoldenRow(query=query, product=product, ids=row.ids, score=score, answer=answer))
-    return rows
+    manifest = tiny_manifest({"tokenizer.json": tokenizer})
+    encoder, session = PairEncoder(tokenizer, manifest.text), TinySession(graph)
+    return [golden_row(session, encoder, manifest, pair) for pair in (*NASTY_PAIRS, *PLAIN_PAIRS)]
 
 
 def tiny_files(*, seed: int = 7, scale: float = 8.0) -> dict[str, bytes]:
@@ -231,7 +221,7 @@ def tiny_files(*, seed: int = 7, scale: float = 8.0) -> dict[str, bytes]:
     return {
         "model.onnx": graph,
         "tokenizer.json": tokenizer,
-        "golden.jsonl": dump_golden(golden_rows(tokenizer, contract, graph)),
+        "golden.jsonl": dump_golden(golden_rows(tokenizer, graph)),
         "card.md": b"# tiny\n\nAn untrained model for tests.\n",
     }
 

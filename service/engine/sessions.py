@@ -21,6 +21,7 @@ from bundle.manifest import Manifest, TensorSpec
 from bundle.rows import assemble, padded_length
 from bundle.verify import Session, read_golden, verify_bundle
 from service.errors import EngineError
+from service.native import words
 from service.native.session import NativeSession, better_elsewhere
 
 Device = Literal["cpu", "cuda", "tensorrt"]
@@ -29,6 +30,7 @@ _DTYPES: Final = {"tensor(int64)": "int64", "tensor(float)": "float32"}
 _WARM_ROWS: Final = (1, 4, 16)
 _TIMED_RUNS: Final = 3
 _ERRORS_ONLY: Final = 3
+_SWITCHED_OFF: Final = "engine is onnxruntime"  # the one switch of all compiled code of ours
 
 
 class OrtSession:
@@ -73,8 +75,13 @@ def pick_precision(setting: str, device: Device, manifest: Manifest) -> str:
 def why_not_native(engine: Engine, layout: EncoderLayout | None) -> str:
     """Say why the native engine does not compute a graph; empty if it is to, even where it cannot be opened."""
     if engine == "onnxruntime":
-        return "engine is onnxruntime"
+        return _SWITCHED_OFF
     return "" if engine == "native" else better_elsewhere(layout)
+
+
+def why_no_words(engine: Engine) -> str:
+    """Say why rows are not made by the native table of words; empty if they are."""
+    return _SWITCHED_OFF if engine == "onnxruntime" else words.why_not()
 
 
 def open_sessions(

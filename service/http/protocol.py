@@ -13,10 +13,10 @@ from functools import partial
 from typing import ClassVar, Final, Literal
 
 import httptools
-import msgspec
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from service.api.schema import error_body
 from service.errors import Reason
 from service.http.middleware import FIRST_BYTE
 from service.http.room import Room
@@ -248,7 +248,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self.cycle = before
             return
         if self._awaits_answer() and not self.transport.is_closing():
-            body = msgspec.json.encode({"error": reason.code, "message": reason.message, "loc": [], "id": ""})
+            body = error_body(reason, (), "")
             head = b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(
                 body
             )

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from training.data.sources import FIELDS, write_rows
-from training.data.splits import normalize_query, query_words
+from training.data.splits import form_of, normalize_query
 from training.sections.data import AugmentRecipe
 from training.stages import Context, Metrics
 
@@ -49,7 +49,7 @@ def choose_queries(pairs: list[Row], pool: list[Row], recipe: AugmentRecipe, see
     Train queries come first; pool queries follow, sources interleaved, in an order fixed by the seed. With the
     guard `words` a query is also one of a held-out split if it has the same words in another order or number.
     """
-    form = query_words if recipe.guard == "words" else normalize_query
+    form = form_of(recipe.guard)
     held_out = {form(row["query"]) for row in pairs if row["split"] != "train"}
     chosen: dict[str, Row] = {}
     if recipe.train_queries:

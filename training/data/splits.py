@@ -40,15 +40,16 @@ def query_words(query: str) -> str:
 
 def split_of(query: str, split: SplitRecipe) -> str:
     """Return train, validation or test from the hash of the normalised query, or of its words."""
-    digest = hashlib.sha256(f"{split.salt}\0{_form(split)(query)}".encode()).digest()
+    digest = hashlib.sha256(f"{split.salt}\0{form_of(split.guard)(query)}".encode()).digest()
     place = int.from_bytes(digest[:8], "big") / 2**64
     if place < split.test:
         return "test"
     return "validation" if place < split.test + split.validation else "train"
 
 
-def _form(split: SplitRecipe) -> Callable[[str], str]:
-    return query_words if split.guard == "words" else normalize_query
+def form_of(guard: str) -> Callable[[str], str]:
+    """Return the form in which queries that share a split are the same, by a recipe's `guard`: `equal` or `words`."""
+    return query_words if guard == "words" else normalize_query
 
 
 def with_splits(rows: list[Row], recipe: DataRecipe) -> list[Row]:
@@ -57,7 +58,7 @@ def with_splits(rows: list[Row], recipe: DataRecipe) -> list[Row]:
     A published split wins over the hashed one. A query that no source holds out by itself, for its lists are
     too short, is for training.
     """
-    form, order = _form(recipe.split), {"train": 0, "validation": 1, "test": 2}
+    form, order = form_of(recipe.split.guard), {"train": 0, "validation": 1, "test": 2}
     least = {source.name: source.held_out_from for source in recipe.sources}
     sizes = Counter((row["dataset"], normalize_query(row["query"])) for row in rows)
     split: dict[str, str] = {}

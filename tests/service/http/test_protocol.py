@@ -128,6 +128,17 @@ def test_a_body_past_the_cap_is_answered_at_once(hasty: Process) -> None:
         assert (413, "body_too_large", b"") == (status, json.loads(body)["error"], rest)
 
 
+def test_a_refusal_of_the_protocol_has_the_shape_of_all_others(hasty: Process) -> None:
+    """What is no HTTP request gets an error with the documented keys, `detail` among them."""
+    with _connect(hasty) as client:
+        client.sendall(b"POST /v1/rerank HTTP/1.1\r\n\r\n")
+        _, body = _read_to_end(client).split(b"\r\n\r\n", 1)
+
+    told = json.loads(body)
+    assert {"error", "message", "detail", "loc", "id"} == set(told)
+    assert ("malformed_http", told["message"]) == (told["error"], told["detail"])
+
+
 def test_headers_without_end_are_refused(hasty: Process) -> None:
     """More than 64 KiB of headers get 431."""
     with _connect(hasty) as client:
