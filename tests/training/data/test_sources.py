@@ -20,8 +20,8 @@ from training.data.splits import normalize_query  # noqa: E402
 from training.errors import DataError  # noqa: E402
 from training.sections.data import DataRecipe, SourceRecipe, SplitRecipe  # noqa: E402
 
-SHARED = Path(__file__).parents[3] / "shared" / "data"
-CASES = Path(__file__).parents[3] / "shared" / "cases" / "files"
+SHARED = Path(__file__).parents[4] / "shared" / "data"
+CASES = Path(__file__).parents[4] / "shared" / "cases" / "files"
 NAMED = {"grade-word.csv", "latin1.csv", "nan.csv", "blank-query.jsonl", "nested-title.jsonl"}
 
 
