@@ -1,7 +1,7 @@
-"""Puts the finished model into a bundle and proves the bundle by reading it back.
+"""The stage that packs a run: its graphs, texts, figures and provenance become a bundle.
 
-Knows every artefact of a run and the bundle contract; computes nothing new but golden and reference scores.
-Invariant: a bundle that this stage leaves behind has passed the same verification as at service start.
+Knows every artefact of a run; does not know how a bundle is written or verified.
+Invariant: what the manifest says is what the run's stages wrote.
 """
 
 from __future__ import annotations
@@ -9,93 +9,60 @@ from __future__ import annotations
 import hashlib
 import json
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import onnx
-from tokenizers import Tokenizer
-
-from bundle.manifest import (
-    Calibration,
-    Golden,
-    GraphSpec,
-    Manifest,
-    Provenance,
-    Quality,
-    QualityRow,
-    ScoreReference,
-    TextContract,
-)
-from bundle.store import read_bundle, write_bundle
-from bundle.text import PairEncoder
-from bundle.verify import GoldenRow, dump_golden, golden_row, verify_bundle
+from bundle.manifest import Calibration, Golden, Manifest, Provenance, Quality, QualityRow, TextContract
 from training.data.golden import golden_pairs
 from training.data.lists import LABELS, read_lists
-from training.evaluate.reference import SAMPLE_PAIRS, sample_lists, score_reference
-from training.export.layout import encoder_layout
-from training.models.runtime import OrtSession
+from training.evaluate.reference import SAMPLE_PAIRS, sample_lists
+from training.pack.assemble import (
+    GOLDEN_FILE,
+    GRAPH_FILES,
+    TOKENIZER_FILE,
+    Sample,
+    assemble,
+    graph_specs,
+    strip_tokenizer,
+)
 from training.pack.card import card
 from training.provenance import commit, libraries
 from training.recipe import Recipe
 from training.stages import Context, Metrics
 
-# in the order in which one is the default
-GRAPHS = {
-    "int8": ("quantize", "model.int8.onnx"),
-    "fp32": ("export", "model.onnx"),
-    "fp16": ("export", "model.fp16.onnx"),
-}
-GOLDEN_FILE = "golden.jsonl"
-TOKENIZER_FILE = "tokenizer.json"
-CARD_FILE = "card.md"
+STAGES = {"int8": "quantize", "fp32": "export", "fp16": "export"}  # where each graph is made
 
 
 def run(context: Context) -> Metrics:
     """Write `<out>/<name>/`, the bundle directory, and verify every graph in it."""
     recipe, name = context.recipe.bundle, context.recipe.run.name
     graphs = {
-        precision: (context.inputs(stage) / file).read_bytes()
-        for precision, (stage, file) in GRAPHS.items()
+        precision: (context.inputs(STAGES[precision]) / file).read_bytes()
+        for precision, file in GRAPH_FILES.items()
         if precision in recipe.precisions
     }
     tokenizer = strip_tokenizer((context.inputs("distil") / TOKENIZER_FILE).read_bytes())
-    draft = _draft(context, graphs)
-    draft = draft.model_copy(update={"reference": _reference(context, draft, tokenizer, graphs)})
-    golden = golden_rows(draft, tokenizer, graphs[draft.default_precision])
-    files = {GRAPHS[precision][1]: graph for precision, graph in graphs.items()}
-    files |= {TOKENIZER_FILE: tokenizer, GOLDEN_FILE: dump_golden(golden)}
-    files[CARD_FILE] = card(draft, data=recipe.data, limits=recipe.limits).encode()
-    path = write_bundle(context.out, name, draft, files)
-    bundle = read_bundle(context.out, name)
-    for precision in graphs:
-        verify_bundle(bundle, OrtSession, precision)
+    bundle = assemble(
+        context.out,
+        _draft(context, graphs),
+        graphs=graphs,
+        tokenizer=tokenizer,
+        reference=_reference(context),
+        card=partial(card, data=recipe.data, limits=recipe.limits),
+    )
     size = sum(entry.size for entry in bundle.manifest.files.values())
-    return {"id": bundle.id, "path": path.name, "bytes": size, "golden": len(golden)}
+    return {"id": bundle.id, "path": name, "bytes": size, "golden": bundle.manifest.golden.rows}
 
 
-def strip_tokenizer(raw: bytes) -> bytes:
-    """Return tokenizer.json without the truncation and padding that training left in it."""
-    tokenizer = Tokenizer.from_buffer(raw)
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return tokenizer.to_str().encode()
-
-
-def golden_rows(manifest: Manifest, tokenizer: bytes, graph: bytes) -> list[GoldenRow]:
-    """Score the golden pairs one at a time with the graph that will serve."""
-    session, encoder = OrtSession(graph), PairEncoder(tokenizer, manifest.text)
-    return [golden_row(session, encoder, manifest, pair) for pair in golden_pairs()]
-
-
-def _reference(
-    context: Context, draft: Manifest, tokenizer: bytes, graphs: dict[str, bytes]
-) -> ScoreReference:
-    """What the graph that will serve makes of the held-out lists."""
+def _reference(context: Context) -> Sample:
+    """The held-out lists that live traffic is compared with."""
     pairs, splits = context.inputs("data") / "pairs.parquet", context.recipe.evaluate.splits
     lists = [judged for split in splits for judged in read_lists(pairs, split)]
     chosen = sample_lists(lists, SAMPLE_PAIRS, context.seed)
-    told = f"judged pairs of {len(chosen)} of {len(lists)} held-out lists ({', '.join(splits)})"
-    return score_reference(draft, tokenizer, graphs[draft.default_precision], chosen, told)
+    return Sample(
+        chosen, f"judged pairs of {len(chosen)} of {len(lists)} held-out lists ({', '.join(splits)})"
+    )
 
 
 def _teacher(recipe: Recipe) -> str:
@@ -118,7 +85,7 @@ def _draft(context: Context, graphs: dict[str, bytes]) -> Manifest:
         name=recipe.run.name,
         version=recipe.run.version,
         files={},
-        graphs=tuple(_graph_spec(precision, graph) for precision, graph in graphs.items()),
+        graphs=graph_specs(graphs),
         default_precision=next(iter(graphs)),
         text=TextContract.model_validate_json((context.inputs("distil") / "text_contract.json").read_bytes()),
         tokenizer=TOKENIZER_FILE,
@@ -155,19 +122,6 @@ def _gates(context: Context, quality: dict[str, float], graphs: dict[str, bytes]
     fidelity = _json(context.inputs("quantize") / "quantize.json")
     kept = {f"int8 {name}": value for name, value in fidelity.items() if isinstance(value, float)}
     return {**parities, **kept, **quality}
-
-
-def _graph_spec(precision: str, graph: bytes) -> GraphSpec:
-    session = OrtSession(graph)
-    opset = next(entry.version for entry in onnx.load_from_string(graph).opset_import if not entry.domain)
-    return GraphSpec(
-        file=GRAPHS[precision][1],
-        precision=precision,
-        opset=opset,
-        inputs=session.inputs,
-        outputs=session.outputs,
-        layout=encoder_layout(graph),
-    )
 
 
 def _json(path: Path) -> Any:

@@ -25,6 +25,7 @@ from training.evaluate import evaluate
 from training.export import export, quantize
 from training.models.runtime import OrtSession
 from training.pack import pack
+from training.pack.assemble import strip_tokenizer
 
 CARD = ("bundle.licences=['Apache-2.0']", "bundle.data=['Invented products.']")
 Make = Callable[..., Any]
@@ -153,7 +154,7 @@ def test_tokenizer_loses_truncation_and_padding(packed: Any) -> None:
     tokenizer = Tokenizer.from_buffer(read_bundle(packed.out, "tiny").files["tokenizer.json"])
     tokenizer.enable_truncation(max_length=4)
     tokenizer.enable_padding(length=9)
-    stripped = json.loads(pack.strip_tokenizer(tokenizer.to_str().encode()))
+    stripped = json.loads(strip_tokenizer(tokenizer.to_str().encode()))
 
     assert stripped["truncation"] is None
     assert stripped["padding"] is None
