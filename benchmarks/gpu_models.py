@@ -11,7 +11,7 @@ from typing import Final
 import torch
 from transformers import BertConfig, BertForSequenceClassification
 
-from benchmarks.peer_weights import write_checkpoint, write_tokenizer
+from training.export.checkpoint import write_checkpoint, write_tokenizer
 from bundle import Bundle, PairEncoder
 from bundle.manifest import GraphSpec, Manifest
 from bundle.store import write_bundle

@@ -16,7 +16,7 @@ from typing import Final
 from benchmarks.peer_lists import Ask, Lists, as_pairs, calibration_pairs
 from benchmarks.peer_process import RUNNERS
 from benchmarks.peer_roster import ENVIRONMENTS, EXPORTER
-from benchmarks.peer_weights import write_checkpoint, write_tokenizer
+from training.export.checkpoint import write_checkpoint, write_tokenizer
 from bundle import Bundle
 
 CALIBRATION_PAIRS: Final = 128
@@ -24,7 +24,7 @@ CALIBRATION_SEED: Final = 7
 _DONE: Final = "complete.json"
 _INSTALL_TIMEOUT_S: Final = 1_800
 _MAKE_TIMEOUT_S: Final = 600
-_RECIPE: Final = ("make_graphs.py", "peer_weights.py")
+_RECIPE: Final = ("make_graphs.py", "../training/export/checkpoint.py")
 
 
 class SetupError(Exception):

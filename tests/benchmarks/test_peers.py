@@ -13,7 +13,7 @@ from benchmarks.peer_lists import Ask, Lists
 from benchmarks.peer_process import Machine, PeerError, Running, resident_mb, started
 from benchmarks.peer_roster import ENVIRONMENTS, OURS, PEERS, Peer
 from benchmarks.peer_turns import Run, chosen, half_the_slowest, take_turns
-from benchmarks.peer_weights import write_tokenizer
+from training.export.checkpoint import write_tokenizer
 from benchmarks.target import REPOSITORY
 from bundle import PairEncoder, Product, read_bundle
 from bundle.rows import assemble

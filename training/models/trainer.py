@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset
-from transformers import EarlyStoppingCallback, Trainer, TrainingArguments
+from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
 
 from training.errors import StageError
 from training.models.hub import one_line
@@ -83,6 +83,16 @@ class EarlyStop:
     patience: int
 
 
+class _AfterEpoch(TrainerCallback):
+    """Calls a function with the number of each epoch that ends, from 1 on."""
+
+    def __init__(self, call: Callable[[int], None]) -> None:
+        self.call = call
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002 - the Trainer's signature
+        self.call(round(state.epoch))
+
+
 @dataclass(frozen=True, slots=True)
 class Fitted:
     """What a training came to: mean loss, steps taken, and the best measure if there was one to stop by."""
@@ -141,11 +151,13 @@ def fit(
     scratch: Path,
     seed: int,
     stop: EarlyStop | None = None,
+    after_epoch: Callable[[int], None] | None = None,
     **options: Any,
 ) -> Fitted:
     """Train `model` in place; `options` go to TrainingArguments as they are.
 
-    With `stop` the model ends as it was at its best measure.
+    With `stop` the model ends as it was at its best measure. `after_epoch` is called with the number of each
+    epoch that ends, before its checkpoint is written.
     """
     if stop is not None:
         options |= {
@@ -194,6 +206,8 @@ def fit(
         if not schedule.report_to:
             raise
         raise StageError(f"report_to {', '.join(schedule.report_to)}: {one_line(error)}") from error
+    if after_epoch is not None:
+        trainer.add_callback(_AfterEpoch(after_epoch))
     resume = any(scratch.glob("checkpoint-*")) or None
     done = trainer.train(resume_from_checkpoint=resume)
     return Fitted(float(done.training_loss), done.global_step, trainer.state.best_metric)

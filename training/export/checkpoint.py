@@ -1,6 +1,6 @@
-"""Writes a bundle's model as the fp32 checkpoint folder that other rerankers read.
+"""Reads the weights of a bundle's graph back, as the fp32 checkpoint that training and other rerankers start from.
 
-Knows the graphs that training makes, and the names of Hugging Face's BERT; does not know peers or speed.
+Knows the graphs that training makes, and the names of Hugging Face's BERT; does not know who reads the checkpoint.
 Invariant: the checkpoint has the weights that the graph holds; of an int8 graph they are what its integers stand for, so
 the two differ by the rounding of activations alone.
 """

@@ -1,4 +1,4 @@
-"""Tests of benchmarks/peer_weights.py: the checkpoint that peers get computes what the bundle's graph computes."""
+"""The checkpoint that is read back out of a bundle computes what the bundle's graph computes."""
 
 import json
 from pathlib import Path
@@ -7,27 +7,27 @@ import numpy as np
 import onnx
 import pytest
 
-from benchmarks.peer_lists import Lists
-from benchmarks.peer_weights import read_graph, write_checkpoint
-from benchmarks.target import REPOSITORY
-from bundle import Bundle, PairEncoder, Product, read_bundle
+from bundle import Bundle, PairEncoder, read_bundle
 from bundle.rows import assemble
-from service.engine.sessions import OrtSession
 
 torch = pytest.importorskip("torch", reason="torch is not installed; see requirements/install")
 
 from transformers import BertConfig, BertForSequenceClassification  # noqa: E402  after the question for torch
 
+from training.data.golden import golden_pairs  # noqa: E402  as above
+from training.export.checkpoint import read_graph, write_checkpoint  # noqa: E402  as above
 from training.export.export import to_onnx  # noqa: E402  as above
 from training.export.flat import FlatBert  # noqa: E402  as above
+from training.models.runtime import OrtSession  # noqa: E402  as above
 
 OPSET = 20
+MODELS = Path(__file__).parents[3] / "models"
 
 
 @pytest.fixture(scope="module")
 def shipped() -> Bundle:
     """The default bundle, which has an int8 graph alone."""
-    return read_bundle(REPOSITORY / "models", "default")
+    return read_bundle(MODELS, "default")
 
 
 @pytest.mark.parametrize("fused", [False, True])
@@ -64,10 +64,11 @@ def test_an_int8_graph_differs_by_its_activations_alone(shipped: Bundle, tmp_pat
     """Torch on the checkpoint of the shipped bundle scores real lists as the int8 engine does, to its rounding."""
     write_checkpoint(shipped, tmp_path)
     model = BertForSequenceClassification.from_pretrained(tmp_path).eval()
-    ask = Lists(shipped).make(50, 1, seed=1)[0]
     contract = shipped.manifest.text
     encoder = PairEncoder(shipped.files[shipped.manifest.tokenizer], contract)
-    feeds = assemble(encoder.encode(ask.query, [Product(**each) for each in ask.products]), contract.template)
+    feeds = assemble(
+        [encoder.encode(query, [product])[0] for query, product in golden_pairs()], contract.template
+    )
     with torch.no_grad():
         logits = (
             model(**{name: torch.from_numpy(values) for name, values in feeds.items()}).logits[:, 0].numpy()
