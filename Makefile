@@ -47,13 +47,13 @@ clients: ## rank through some forty clients of other rerankers, each installed h
 	@.venv/bin/python -m clients.run $(ARGS)
 
 bench: .venv-test ## measure the latency of the default bundle (open loop, real products)
-	.venv-test/bin/python benchmarks/latency.py $(ARGS)
+	.venv-test/bin/python benchmarks/service/latency.py $(ARGS)
 
-bench-check: .venv-test ## fail if the engine has become slower beside plain ONNX Runtime than benchmarks/history.jsonl says
-	.venv-test/bin/python benchmarks/check.py $(ARGS)
+bench-check: .venv-test ## fail if the engine has become slower beside plain ONNX Runtime than benchmarks/engine/history.jsonl says
+	.venv-test/bin/python benchmarks/engine/check.py $(ARGS)
 
 bench-peers: .venv-test ## compare with other rerankers, each installed under .cache/peers (12 minutes and the installing)
-	.venv-test/bin/python benchmarks/peers.py --docs $(ARGS)
+	.venv-test/bin/python benchmarks/peers/compare.py --docs $(ARGS)
 
 distil: ## train a bundle from data to golden rows; RECIPE=training/recipes/tiny.toml
 	@requirements/install .venv-train requirements/train.lock any

@@ -44,6 +44,7 @@ class JudgedList:
     labels: tuple[str | None, ...]  # E, S, C, I; None in graded data sets
     grades: tuple[int, ...]
     gains: NDArray[np.float64]
+    ranks: tuple[float | None, ...] = ()  # the list's own order, where its file has one
 
     def __len__(self) -> int:
         return len(self.products)
@@ -57,8 +58,12 @@ class JudgedList:
 
 def read_lists(pairs: Path, split: str) -> list[JudgedList]:
     """Read every query of a split with its judged products, in file order."""
-    rows = pq.read_table(pairs, filters=[("split", "=", split)]).to_pylist()
-    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    return lists_of(pq.read_table(pairs, filters=[("split", "=", split)]).to_pylist())
+
+
+def lists_of(rows: Iterable[Mapping[str, Any]]) -> list[JudgedList]:
+    """Make one list of each query's rows, in the order of the rows."""
+    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for row in rows:
         groups.setdefault((row["dataset"], row["query_id"]), []).append(row)
     return [_judged_list(group) for group in groups.values()]
@@ -97,8 +102,9 @@ def product_of(row: Mapping[str, Any]) -> Product:
     return Product(**{field: row[field] or "" for field in FIELDS})
 
 
-def _judged_list(rows: list[dict[str, Any]]) -> JudgedList:
+def _judged_list(rows: Sequence[Mapping[str, Any]]) -> JudgedList:
     first = rows[0]
+    ranks = tuple(row.get("rank") for row in rows)
     return JudgedList(
         dataset=first["dataset"],
         query_id=first["query_id"],
@@ -108,4 +114,5 @@ def _judged_list(rows: list[dict[str, Any]]) -> JudgedList:
         labels=tuple(row["label"] for row in rows),
         grades=tuple(row["grade"] for row in rows),
         gains=np.array([row["gain"] for row in rows], np.float64),
+        ranks=() if ranks.count(None) == len(ranks) else ranks,
     )

@@ -6,17 +6,17 @@ Invariant: all pairs of one normalised query, over all sources, fall into the sa
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from training.data import synthetic
-from training.data.formats import folded, shown
+from training.data.formats import shown
+from training.data.grades import Row, judged, number, verdict
 from training.data.splits import with_splits
 from training.data.tables import Line, read_lines
 from training.errors import DataError
@@ -24,22 +24,15 @@ from training.sections.data import DataRecipe, SourceRecipe
 from training.stages import Context, Metrics
 
 FIELDS = ("title", "brand", "color", "category", "bullets", "description")
-TARGETS = {
-    "E": 1.0,
-    "S": 0.5,
-    "C": 0.0,
-    "I": 0.0,
-}  # soft targets: the paper's three grades on ESCI's four labels
-GAINS = {"E": 1.0, "S": 0.1, "C": 0.01, "I": 0.0}  # evaluation gains of the ESCI task
-GRADES = {"E": 3, "S": 2, "C": 1, "I": 0}
-GRADE_TARGETS = (0.0, 0.0, 0.5, 1.0)
-LABEL_NAMES = {"e": "E", "s": "S", "c": "C", "i": "I"} | {
-    "exact": "E",
-    "substitute": "S",
-    "complement": "C",
-    "irrelevant": "I",
+ALIASES = {
+    "product_id": ("product_id", "docid"),  # Quepid's names stand second
+    "grade": ("grade", "rating"),
+    "rank": ("rank", "position"),
 }
-ALIASES = {"product_id": ("product_id", "docid"), "grade": ("grade", "rating")}  # Quepid's names
+JUDGEMENTS = "judgements.csv.gz"  # of a judged folder
+SPLITS = {"train": "train", "test": "test"} | dict.fromkeys(
+    ("validation", "valid", "val", "dev"), "validation"
+)
 ESCI_NAMES = {
     "title": ("product_title",),
     "brand": ("product_brand",),
@@ -64,42 +57,6 @@ POOL_PRODUCTS = pa.schema(
 )
 POOL_QUERIES = pa.schema([("query", pa.string()), ("source", pa.string())])
 
-Row = dict[str, Any]
-
-
-def judged(row: Row) -> Row:
-    """Fill label, grade, target and gain of a row that has a `label` (E, S, C or I) or a `grade` (0 to 3)."""
-    if label := row.get("label"):
-        return row | {"grade": GRADES[label], "target": TARGETS[label], "gain": GAINS[label]}
-    grade = row["grade"]
-    return row | {"label": None, "target": GRADE_TARGETS[grade], "gain": grade / 3}
-
-
-def verdict(line: Line, label_map: Mapping[str, str]) -> Row:
-    """Return the label of a row or, without one, its grade; DataError if it has neither, or one out of range.
-
-    `label_map` translates what stands in either column, in any case.
-    """
-    mapped = {folded(theirs): ours for theirs, ours in label_map.items()}
-    if told := line.text("label"):
-        if label := (LABEL_NAMES | mapped).get(folded(told)):
-            return {"label": label}
-        raise line.fault(
-            "label", f"{shown(told)} is none of E, S, C and I; [data.sources.label_map] maps other labels"
-        )
-    if not (told := line.text("grade")):
-        raise line.fault(
-            "label", "no value, and no grade; a row needs a label (E, S, C, I) or a grade (0 to 3)"
-        )
-    if label := mapped.get(folded(told)):
-        return {"label": label}
-    with contextlib.suppress(ValueError):  # a comma is what spreadsheets write in half of Europe
-        if (grade := float(told.replace(",", "."))) in range(len(GRADE_TARGETS)):
-            return {"grade": int(grade)}
-    raise line.fault(
-        "grade", f"{shown(told)} is none of 0, 1, 2 and 3; [data.sources.label_map] maps other grades"
-    )
-
 
 def read_judged_folder(source: SourceRecipe) -> Iterator[Row]:
     """Read queries.jsonl.gz, products.jsonl.gz and judgements.csv.gz of one folder."""
@@ -107,7 +64,7 @@ def read_judged_folder(source: SourceRecipe) -> Iterator[Row]:
     files = {
         "queries_file": "queries.jsonl.gz",
         "products_file": "products.jsonl.gz",
-        "path": "judgements.csv.gz",
+        "path": JUDGEMENTS,
     }
     return read_table(source.model_copy(update={role: str(folder / name) for role, name in files.items()}))
 
@@ -118,15 +75,18 @@ def read_table(source: SourceRecipe) -> Iterator[Row]:
     Queries come from `source.queries_file` by query_id, and products from `source.products_file` by product_id, where the
     recipe names such files.
     """
-    mapped = {ours: (theirs, *ALIASES.get(ours, (ours,))) for ours, theirs in source.columns.items()}
-    names = ALIASES | mapped  # our own name too, for the files may differ in theirs
+    names = column_names(source)
     queries = _by_id(source.queries_file, "query_id", names)
     products = _by_id(source.products_file, "product_id", names)
-    for line in read_lines(Path(source.path), names):
-        if source.products_file and not any(map(line.text, ("product_id", "label", "grade"))):
-            continue  # Quepid writes a query that nobody rated so
-        query = _found(line, "query_id", queries) if source.queries_file else line
-        product = _found(line, "product_id", products) if source.products_file else line
+    lines = [
+        line
+        for line in read_lines(Path(source.path), names)
+        # Quepid writes a query that nobody rated with neither product nor rating
+        if not source.products_file or any(map(line.text, ("product_id", "label", "grade")))
+    ]
+    of_queries = _found(lines, "query_id", queries) if source.queries_file else lines
+    of_products = _found(lines, "product_id", products) if source.products_file else lines
+    for line, query, product in zip(lines, of_queries, of_products, strict=True):
         text, title = query.needed("query"), product.needed("title", joined=True)
         locale = line.text("locale") or query.text("locale")
         yield judged(
@@ -137,20 +97,50 @@ def read_table(source: SourceRecipe) -> Iterator[Row]:
                 "product_id": line.text("product_id") or hashlib.sha256(title.encode()).hexdigest()[:16],
             }
             | {field: product.texts(field) for field in FIELDS}
-            | verdict(line, source.label_map)
+            | {"rank": _rank(line)}
+            | verdict(line, source)
+            | (_published_split(line) if "split" in source.columns else {})
         )
+
+
+def column_names(source: SourceRecipe) -> dict[str, tuple[str, ...]]:
+    """Return under which names a file may have each column: the recipe's, and ours, for the files may differ in theirs."""
+    mapped = {ours: (theirs, *ALIASES.get(ours, (ours,))) for ours, theirs in source.columns.items()}
+    return ALIASES | mapped
 
 
 def _by_id(path: str, column: str, names: Mapping[str, tuple[str, ...]]) -> dict[str, Line]:
     return {line.needed(column): line for line in read_lines(Path(path), names)} if path else {}
 
 
-def _found(line: Line, column: str, known: Mapping[str, Line]) -> Line:
-    """Return what a judgement refers to by an id; DataError if its file has no such row."""
-    if (found := known.get(line.needed(column))) is None:
+def _found(lines: Sequence[Line], column: str, known: Mapping[str, Line]) -> list[Line]:
+    """Return what judgements refer to by an id; DataError if its file lacks some: the first, and how many."""
+    absent: dict[str, Line] = {}
+    for line in lines:
+        if (told := line.needed(column)) not in known:
+            absent.setdefault(told, line)
+    if absent:
+        (first, line), *others = absent.items()
         where = next(iter(known.values())).path if known else "a file without rows"
-        raise line.fault(column, f"{shown(line.text(column))} is in no row of {where}")
-    return found
+        more = f", nor are {len(others)} more" if others else ""
+        raise line.fault(column, f"{shown(first)} is in no row of {where}{more}")
+    return [known[line.needed(column)] for line in lines]
+
+
+def _rank(line: Line) -> float | None:
+    """Return the place that the list's own engine gave a product, if the file says so."""
+    if not (told := line.text("rank")):
+        return None
+    if math.isnan(place := number(told)):
+        raise line.fault("rank", f"{shown(told)} is no number")
+    return place
+
+
+def _published_split(line: Line) -> Row:
+    told = line.needed("split")
+    if (split := SPLITS.get(told.casefold())) is None:
+        raise line.fault("split", f"{shown(told)} is none of train, validation and test")
+    return {"split": split}
 
 
 def read_esci_parquet(source: SourceRecipe) -> Iterator[Row]:
@@ -178,7 +168,7 @@ def read_esci_parquet(source: SourceRecipe) -> Iterator[Row]:
         yield judged(
             {name: line.needed(name) for name in ("query_id", "query", "locale", "product_id")}
             | {field: product.texts(field) for field in FIELDS}
-            | verdict(line, source.label_map)
+            | verdict(line, source)
             | ({"split": "test"} if is_test else {})
         )
 

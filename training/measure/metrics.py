@@ -6,6 +6,7 @@ Invariant: the order of the input never matters; tied scores get the expected va
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import comb
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -111,6 +112,27 @@ def pair_accuracy(scores: ArrayLike, gains: ArrayLike) -> tuple[float, int]:
     better = gain[:, None] > gain[None, :]
     won = (np.sign(score[:, None] - score[None, :]) + 1) / 2
     return float(won[better].sum()), int(better.sum())
+
+
+def reciprocal_rank(scores: ArrayLike, relevant: ArrayLike) -> float:
+    """One over the rank of the first relevant product of one list; 0 if none is relevant, as trec_eval counts.
+
+    Shapes: scores [n], relevant bool [n]. Tied scores give the expected value over all orders of the tie: of m tied
+    products, r of them relevant, the first relevant one stands at place j with probability C(m - j, r - 1) / C(m, r).
+
+    The relevant one is second; and where both are tied, it is first or second with equal chance:
+
+    >>> reciprocal_rank([0.9, 0.8], [False, True]), reciprocal_rank([0.5, 0.5], [False, True])
+    (0.5, 0.75)
+    """
+    score, is_relevant = _finite(scores), np.asarray(relevant, dtype=bool)
+    if not is_relevant.any():
+        return 0.0
+    best = score[is_relevant].max()
+    above, tied = int((score > best).sum()), score == best
+    size, hits = int(tied.sum()), int((tied & is_relevant).sum())
+    places = range(1, size - hits + 2)
+    return sum(comb(size - j, hits - 1) / comb(size, hits) / (above + j) for j in places)
 
 
 def expected_calibration_error(

@@ -8,14 +8,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from training.folders import file_sha256
 from training.sections.section import FieldName, Section
 
-ColumnName = FieldName | Literal["query_id", "query", "product_id", "label", "grade", "locale"]
+ColumnName = (
+    FieldName | Literal["query_id", "query", "product_id", "label", "grade", "locale", "rank", "split"]
+)
+
+
+class GradeRecipe(Section):
+    """What a grade is worth: the soft target that a student learns, and the gain that a ranking is measured by."""
+
+    target: float = Field(ge=0, le=1)
+    gain: float = Field(ge=0, le=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_one_number(cls, told: Any) -> Any:
+        """Read one number as both."""
+        return {"target": told, "gain": told} if isinstance(told, int | float) else told
 
 
 class SourceRecipe(Section):
@@ -30,6 +45,10 @@ class SourceRecipe(Section):
     large_version: bool = False
     columns: dict[ColumnName, str] = Field({})
     label_map: dict[str, Literal["E", "S", "C", "I"]] = Field({})
+    grades: dict[str, GradeRecipe] = Field(
+        {},
+        description="what each grade or label of yours is worth: a number in [0, 1], or a target and a gain",
+    )
     seed: int = 0
     queries: int = Field(60, ge=4)
     held_out_from: int = Field(

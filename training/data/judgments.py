@@ -1,0 +1,101 @@
+"""Read what a search team has judged, in any of the formats of a recipe's table, as lists ready to be ranked.
+
+Knows files and grades; does not know recipes or models.
+Invariant: what no ranking could be measured on is a DataError in one line, before any model is loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from training.data.formats import folded, shown
+from training.data.grades import LABEL_NAMES, number, told
+from training.data.lists import JudgedList, lists_of, rankable
+from training.data.sources import JUDGEMENTS, column_names, read_sources
+from training.data.tables import Line, read_lines
+from training.errors import DataError
+from training.sections.data import DataRecipe, GradeRecipe, SourceRecipe
+
+FEW_LISTS = 20  # below it, the interval of a difference is wider than most differences between good rankers
+SHORTEST = 2  # products of a list that can be ranked
+
+
+def read_judgments(
+    path: Path,
+    *,
+    products: Path | None = None,
+    queries: Path | None = None,
+    columns: Mapping[str, str] = {},
+    grades: Mapping[str, float] = {},
+    name: str = "shop",
+) -> list[JudgedList]:
+    """Read judged lists from a table, a Quepid export, TREC qrels, or a folder of queries, products and judgements.
+
+    `columns` maps our names of columns to the file's. `grades` says what each grade is worth, as a gain in [0, 1];
+    without it, a number is worth its share of the highest in the file, and a label what ESCI says.
+    DataError if a row cannot be read, a judged id has no text, or no list has two different grades.
+    """
+    try:
+        source = SourceRecipe.model_validate(
+            {
+                "kind": "judged" if path.is_dir() else "table",
+                "name": name,
+                "path": str(path),
+                "queries_file": str(queries or ""),
+                "products_file": str(products or ""),
+                "columns": columns,
+                "grades": grades,
+            }
+        )
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        raise DataError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    file = path / JUDGEMENTS if path.is_dir() else path
+    if not grades:
+        scale = _scale(read_lines(file, column_names(source)))
+        source = source.model_copy(update={"grades": scale})
+    lists = lists_of(read_sources(DataRecipe(sources=(source,))))
+    _check(file, lists)
+    return lists
+
+
+def usable(lists: Iterable[JudgedList], shortest: int = SHORTEST) -> list[JudgedList]:
+    """Keep the lists on which one ranking can be told from another."""
+    return rankable(lists, shortest)
+
+
+def few(lists: Sequence[JudgedList]) -> str:
+    """Return what it means that so few lists can be ranked, in one line; nothing if they are enough."""
+    if (count := len(usable(lists))) >= FEW_LISTS:
+        return ""
+    return (
+        f"only {count} of {len(lists)} lists have products of two grades, fewer than {FEW_LISTS}: the intervals are "
+        f"wide and few queries decide, so a difference here says little about the next hundred queries; judge more"
+    )
+
+
+def _scale(lines: Iterable[Line]) -> dict[str, GradeRecipe]:
+    """Return what each number of a file is worth: its share of the highest; what is below 0 is worth nothing."""
+    found = {text: number(text) for line in lines if folded(text := told(line)[1]) not in LABEL_NAMES}
+    finite = {text: value for text, value in found.items() if abs(value) < float("inf")}
+    highest = max(finite.values(), default=0.0)
+    shares = {text: max(value, 0.0) / highest if highest > 0 else 0.0 for text, value in finite.items()}
+    return {text: GradeRecipe(target=share, gain=share) for text, share in shares.items()}
+
+
+def _check(path: Path, lists: Sequence[JudgedList]) -> None:
+    gains = {float(gain) for judged in lists for gain in judged.gains}
+    if len(gains) == 1:
+        first = lists[0]
+        grade = first.labels[0] or first.grades[0]
+        raise DataError(
+            f"{path}: no second grade: all {sum(map(len, lists))} judgements are {shown(grade)}, and a ranking shows only "
+            "where products of one query differ; add products that are worse or better"
+        )
+    if not usable(lists):
+        raise DataError(
+            f"{path}: no query has products of two different grades; judge several products of each query"
+        )
