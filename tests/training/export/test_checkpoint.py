@@ -1,8 +1,4 @@
-<<<<<<<< HEAD:tests/training/export/test_checkpoint.py
 """The checkpoint that is read back out of a bundle computes what the bundle's graph computes."""
-========
-"""Tests of benchmarks/shared/checkpoint.py: the checkpoint that peers get computes what the bundle's graph computes."""
->>>>>>>> main:tests/benchmarks/shared/test_checkpoint.py
 
 import json
 from pathlib import Path
@@ -11,14 +7,7 @@ import numpy as np
 import onnx
 import pytest
 
-<<<<<<<< HEAD:tests/training/export/test_checkpoint.py
 from bundle import Bundle, PairEncoder, read_bundle
-========
-from benchmarks.peers.lists import Lists
-from benchmarks.shared.checkpoint import read_graph, write_checkpoint
-from benchmarks.shared.target import REPOSITORY
-from bundle import Bundle, PairEncoder, Product, read_bundle
->>>>>>>> main:tests/benchmarks/shared/test_checkpoint.py
 from bundle.rows import assemble
 
 torch = pytest.importorskip("torch", reason="torch is not installed; see requirements/install")
