@@ -5,7 +5,7 @@ Invariant: a score depends on the query, the product and the corpus, never on th
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import bm25s
@@ -71,8 +71,38 @@ class Bm25:
 
 def bm25_scores(pairs: Path, lists: Sequence[JudgedList], fields: Sequence[str]) -> list[Scores]:
     """BM25 with the statistics of every product of the list's data set, whatever its split."""
+    rows = pq.read_table(pairs, columns=["dataset", "product_id", *fields]).to_pylist()
+    return _over(((row["dataset"], row["product_id"], [row[f] or "" for f in fields]) for row in rows), lists)
+
+
+def bm25_of_lists(
+    lists: Sequence[JudgedList], fields: Sequence[str], corpus: Sequence[JudgedList]
+) -> list[Scores]:
+    """BM25 with the statistics of the products of all lists of a corpus, of which the lists are some."""
+    products = (
+        (judged.dataset, product_id, [getattr(product, field) for field in fields])
+        for judged in corpus
+        for product_id, product in zip(judged.product_ids, judged.products, strict=True)
+    )
+    return _over(products, lists)
+
+
+def own_order(lists: Sequence[JudgedList]) -> list[Scores] | None:
+    """The order that each list came in, products without a rank last; None if no list has one."""
+    if not any(judged.ranks for judged in lists):
+        return None
+    last = max(rank for judged in lists for rank in judged.ranks if rank is not None) + 1
+    return [
+        -np.array(
+            [last if rank is None else rank for rank in judged.ranks or (None,) * len(judged)], np.float32
+        )
+        for judged in lists
+    ]
+
+
+def _over(products: Iterable[tuple[str, str, Sequence[str]]], lists: Sequence[JudgedList]) -> list[Scores]:
     corpora: dict[str, dict[str, str]] = {}
-    for row in pq.read_table(pairs, columns=["dataset", "product_id", *fields]).to_pylist():
-        corpora.setdefault(row["dataset"], {})[row["product_id"]] = " ".join(row[f] or "" for f in fields)
+    for dataset, product_id, texts in products:
+        corpora.setdefault(dataset, {})[product_id] = " ".join(texts)
     indexes = {dataset: Bm25(list(corpus.items())) for dataset, corpus in corpora.items()}
     return [indexes[judged.dataset].scores(judged.query, judged.product_ids) for judged in lists]

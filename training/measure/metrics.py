@@ -177,6 +177,8 @@ def bootstrap(
 
     `statistic` takes int64 [lists], how often each list was drawn; all ones gives the figure
     itself. Lists, not pairs, are drawn: the pairs of one query are not independent.
+    An interval that excludes its own figure is widened to it: a figure that is never negative, such as a calibration
+    error, is larger in most draws than in the lists themselves.
     Reference: Efron and Tibshirani, An Introduction to the Bootstrap, chapter 13.
     """
     if lists < 1:
@@ -187,7 +189,8 @@ def bootstrap(
         values[index] = statistic(np.bincount(draws.integers(0, lists, lists), minlength=lists))
     tail = (1 - confidence) / 2 * 100
     low, high = np.nanpercentile(values, [tail, 100 - tail])
-    return Interval(statistic(np.ones(lists, np.int64)), float(low), float(high), lists)
+    value = statistic(np.ones(lists, np.int64))
+    return Interval(value, min(float(low), value), max(float(high), value), lists)
 
 
 def mean_interval(

@@ -30,7 +30,7 @@ class GradeRecipe(Section):
     @classmethod
     def _of_one_number(cls, told: Any) -> Any:
         """Read one number as both."""
-        return {"target": told, "gain": told} if isinstance(told, int | float) else told
+        return {"target": told, "gain": told} if isinstance(told, int | float | str) else told
 
 
 class SourceRecipe(Section):

@@ -6,7 +6,6 @@ Invariant: every pair keeps each member's score beside the blend, and the blend 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
@@ -15,11 +14,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from training.errors import StageError
 from training.models.biencoder import BiEncoder
 from training.stages import Context, Metrics
 
 Floats = NDArray[np.float64]
 Members = dict[str, tuple[float, Floats]]  # name -> weight and scores [n]
+LEAST_SPREAD = (
+    1e-3  # within queries, of logits, log-odds, cosines and targets alike; a barely trained teacher had 7e-7
+)
 
 
 def spread_within(values: Floats, groups: NDArray[np.int64]) -> float:
@@ -42,21 +45,28 @@ def whole_groups(values: Floats, groups: NDArray[np.int64]) -> NDArray[np.bool_]
     return (missing == 0)[groups]
 
 
-def blended(members: Sequence[tuple[float, Floats]], groups: NDArray[np.int64]) -> Floats:
-    """Return the weighted mean of members (weight, scores [n]), each at the first one's spread within queries.
+def blended(members: Members, groups: NDArray[np.int64]) -> Floats:
+    """Return the weighted mean of members' scores [n], each at the first one's spread within queries.
 
     A member may lack scores (NaN): it has no say on a query, one entry of groups [n], that it did not score
-    whole. The first member must have scored all.
+    whole. The first member must have scored all. StageError if a member has next to no spread: scaled up, it would
+    be noise, and as the first one it would make all the others as flat as itself.
     """
-    first = spread_within(members[0][1], groups)
+    first = 0.0
     total, weights = np.zeros(len(groups)), np.zeros(len(groups))
-    for weight, scores in members:
+    for name, (weight, scores) in members.items():
         known = whole_groups(scores, groups)
-        _, known_groups = np.unique(groups[known], return_inverse=True)
         if not known.any():
             continue
-        scale = first / spread_within(scores[known], known_groups)
-        total[known] += weight * scale * scores[known]
+        _, known_groups = np.unique(groups[known], return_inverse=True)
+        spread = spread_within(scores[known], known_groups)
+        if not spread >= LEAST_SPREAD:
+            raise StageError(
+                f"blend: the scores of {name} differ by {spread:.1g} within queries, next to nothing, so a student would "
+                "learn a constant: train or choose another, or take it out of [blend]"
+            )
+        first = first or spread
+        total[known] += weight * first / spread * scores[known]
         weights[known] += weight
     return total / weights
 
@@ -128,7 +138,7 @@ def run(context: Context) -> Metrics:
     members = members_of(context, table, logits, odds)
     if recipe.labels:
         members["labels"] = (recipe.labels, labels_of(table, context.inputs("data") / "pairs.parquet"))
-    blend = blended(list(members.values()), groups)
+    blend = blended(members, groups)
     place = table.schema.get_field_index("logit")
     table = table.set_column(place, "logit", pa.array(blend.astype(np.float32)))
     (context.out / "shards").mkdir()

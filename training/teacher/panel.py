@@ -49,7 +49,7 @@ def run(context: Context) -> Metrics:
     lists = [(row["dataset"], row["query_id"]) for row in rows]
     groups = np.array([i for i, (_, group) in enumerate(groupby(lists)) for _ in group])
     members = members_of(context, table, logits, odds)
-    score = pa.array(blended(list(members.values()), groups))
+    score = pa.array(blended(members, groups))
     table = table.select(["dataset", "query_id", "product_id", "split"]).append_column("score", score)
     pq.write_table(with_scores(table, members), context.out / "scores.parquet", compression="zstd")
     return {"pairs": len(rows), "lists": int(groups[-1]) + 1, "members": len(members)}

@@ -42,6 +42,7 @@ GOOD = {
     "ece_rise": 0.0,
     "batch_drift": 0.0,
 }
+ERRORS = {"ndcg_change_error": 0.0, "ndcg_change_error esci": 0.0}
 FITTED = Calibration(method="ordinal", slope=1.0, thresholds=(-1.0, 0.0, 1.0))
 
 
@@ -98,6 +99,7 @@ def test_stage_writes_a_graph_that_keeps_its_limits(prepared: Make) -> None:
     assert {name for name, value in figures.items() if isinstance(value, float)} == {
         "ndcg_change s",
         "ndcg_change_error",
+        "ndcg_change_error s",
         *(name for name in GOOD if not name.endswith("esci")),
     }
 
@@ -114,9 +116,9 @@ def test_a_broken_limit_raises_and_writes_nothing(prepared: Make) -> None:
 @pytest.mark.parametrize("name", list(GOOD))
 def test_every_limit_is_kept_by_a_good_graph_and_broken_by_nan(name: str) -> None:
     """No figure slips through because it is not a number."""
-    assert not quantize.broken_limits(GOOD, QuantizeRecipe())
+    assert not quantize.broken_limits(GOOD | ERRORS, QuantizeRecipe())
 
-    broken = quantize.broken_limits(GOOD | {name: float("nan")}, QuantizeRecipe())
+    broken = quantize.broken_limits(GOOD | ERRORS | {name: float("nan")}, QuantizeRecipe())
 
     assert len(broken) == 1
     assert broken[0].startswith(f"{name} nan")
@@ -134,19 +136,54 @@ def test_every_limit_is_kept_by_a_good_graph_and_broken_by_nan(name: str) -> Non
 )
 def test_a_limit_lies_where_the_recipe_puts_it(name: str, kept: float, refused: float) -> None:
     """A figure just inside its default limit passes, one just outside is named."""
-    assert not quantize.broken_limits(GOOD | {name: kept}, QuantizeRecipe())
+    assert not quantize.broken_limits(GOOD | ERRORS | {name: kept}, QuantizeRecipe())
 
-    broken = quantize.broken_limits(GOOD | {name: refused}, QuantizeRecipe())
+    broken = quantize.broken_limits(GOOD | ERRORS | {name: refused}, QuantizeRecipe())
 
     assert len(broken) == 1
     assert broken[0].startswith(f"{name} {str(refused)[:3]}")
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "is_kept"),
+    [(-0.0078, 0.004, True), (-0.0078, 0.003, False), (-0.0049, 0.0, True), (-0.05, 0.02, False)],
+)
+def test_the_limit_of_a_fall_follows_its_error(change: float, error: float, is_kept: bool) -> None:  # noqa: FBT001
+    """What 14 lists cannot tell from nothing is no reason to refuse a graph; what is beyond two errors is."""
+    found = GOOD | {"ndcg_change": change, "ndcg_change_error": error, "ndcg_change_error esci": 0.0}
+
+    assert (not quantize.broken_limits(found, QuantizeRecipe())) == is_kept
+
+
+def test_one_list_alone_refuses_nothing() -> None:
+    """A data set of one list has an error as large as its change, whatever that is."""
+    lists = [a_list("large", (0, 1))] * 40 + [a_list("single", (0, 1))]
+    exact = np.float32([0, 1] * 41)
+    found = GOOD | quantize.fidelity(exact, np.float32([0, 1] * 40 + [1, 0]), lists)
+    found |= {"pair_order": 1.0, "list_spearman": 1.0, "rms": 0.0, "spearman": 1.0} | ERRORS
+
+    assert found["ndcg_change single"] < -0.3
+    assert not quantize.broken_limits(found, QuantizeRecipe(max_ndcg_drop=0.02))
+
+
+def test_a_broken_limit_names_its_key() -> None:
+    """The line says which key of the recipe sets the limit, also where a data set's name stands in between."""
+    bad = {"rms": 0.2, "ndcg_change esci": -0.1, "spearman": 0.5}
+
+    told = quantize.broken_limits(GOOD | ERRORS | bad, QuantizeRecipe())
+
+    assert told == [
+        "spearman 0.5 < 0.98 (quantize.min_spearman)",
+        "ndcg_change esci -0.1 < -0.02 (quantize.max_dataset_ndcg_drop)",
+        "rms 0.2 > 0.15 (quantize.max_rms)",
+    ]
 
 
 def test_a_better_graph_is_never_refused() -> None:
     """A rise of NDCG and a fall of the calibration error pass, however large."""
     better = {"ndcg_change": 0.5, "ndcg_change esci": 0.5, "ece_rise": -0.5}
 
-    assert not quantize.broken_limits(GOOD | better, QuantizeRecipe())
+    assert not quantize.broken_limits(GOOD | ERRORS | better, QuantizeRecipe())
 
 
 def test_the_stage_reads_the_fitted_calibration() -> None:
@@ -181,6 +218,7 @@ def test_fidelity_of_equal_and_of_reversed_scores(context: Make) -> None:
         "ndcg_change": 0,
         "ndcg_change_error": 0,
         "ndcg_change s": 0,
+        "ndcg_change_error s": 0,
     }
     assert reverse["spearman"] == reverse["list_spearman"] == pytest.approx(-1)
     assert reverse["pair_order"] == 0
@@ -217,7 +255,9 @@ def test_ndcg_change_is_told_for_every_data_set() -> None:
     assert found["ndcg_change large"] == 0
     assert found["ndcg_change small"] == pytest.approx(fall)
     assert found["ndcg_change"] == pytest.approx(fall / 4)
-    assert found["ndcg_change_error"] == pytest.approx(abs(fall) * np.sqrt(3 / 16) / 2)
+    assert found["ndcg_change_error"] == pytest.approx(abs(fall) / 4)
+    assert found["ndcg_change_error large"] == 0
+    assert found["ndcg_change_error small"] == pytest.approx(abs(fall))
 
 
 def test_calibration_error_rises_with_overconfident_logits() -> None:

@@ -179,6 +179,14 @@ def test_paired_interval_sees_what_separate_intervals_hide() -> None:
     assert metrics.paired_interval(base + 0.02, base).low == pytest.approx(0.02)
 
 
+def test_no_interval_excludes_its_own_figure() -> None:
+    """A figure that is least on the lists themselves, as an error can be, is the end of its interval."""
+    interval = metrics.bootstrap(lambda counts: float(counts.std()), 20, resamples=50)
+
+    assert interval.value == interval.low == 0
+    assert interval.high > 0.5
+
+
 def test_bootstrap_needs_a_list() -> None:
     """No lists, no interval."""
     with pytest.raises(ValueError, match="at least one list"):

@@ -10,6 +10,7 @@ pa = pytest.importorskip("pyarrow", reason="the training environment is not inst
 
 import pyarrow.parquet as pq  # noqa: E402
 
+from training.errors import StageError  # noqa: E402
 from training.teacher.blend import blended, cosines_of, labels_of, log_odds_of, spread_within  # noqa: E402
 
 GROUPS = np.array([0, 0, 0, 1, 1, 1])
@@ -32,7 +33,7 @@ class Letters:
 
 def test_members_weigh_as_asked() -> None:
     """A member's part of the blend has its share of the first member's spread within queries."""
-    blend = blended([(1.0, LOGITS), (3.0, COSINES)], GROUPS)
+    blend = blended({"teacher": (1.0, LOGITS), "cosine": (3.0, COSINES)}, GROUPS)
     from_cosine = blend - 0.25 * LOGITS
 
     assert spread_within(from_cosine, GROUPS) == pytest.approx(0.75 * spread_within(LOGITS, GROUPS))
@@ -40,13 +41,15 @@ def test_members_weigh_as_asked() -> None:
 
 def test_a_member_alone_is_itself() -> None:
     """The teacher without company is left as it is, whatever its weight."""
-    assert blended([(2.0, LOGITS)], GROUPS).tolist() == LOGITS.tolist()
+    assert blended({"teacher": (2.0, LOGITS)}, GROUPS).tolist() == LOGITS.tolist()
 
 
 def test_levels_of_queries_do_not_set_the_scale() -> None:
     """A query-wise shift of a member leaves the margins of the blend as they are."""
     shift = np.array([5.0, 5, 5, 0, 0, 0])
-    plain, shifted = (blended([(1, LOGITS), (1, COSINES + by)], GROUPS) for by in (0 * shift, shift))
+    plain, shifted = (
+        blended({"teacher": (1, LOGITS), "cosine": (1, COSINES + by)}, GROUPS) for by in (0 * shift, shift)
+    )
 
     np.testing.assert_allclose(np.diff(shifted[:3]), np.diff(plain[:3]), atol=1e-12)
 
@@ -55,11 +58,21 @@ def test_a_member_speaks_only_where_it_scored_the_whole_query() -> None:
     """One missing score of a query silences the member there, and its spread is measured on the others."""
     odds = np.array([1.0, np.nan, 3.0, 3.0, 1.0, 2.0])
 
-    blend = blended([(1.0, LOGITS), (1.0, odds)], GROUPS)
+    blend = blended({"teacher": (1.0, LOGITS), "judge": (1.0, odds)}, GROUPS)
 
     assert blend[:3].tolist() == LOGITS[:3].tolist()
     scale = spread_within(LOGITS, GROUPS) / np.std(odds[3:])
     np.testing.assert_allclose(blend[3:], (LOGITS[3:] + scale * odds[3:]) / 2)
+
+
+@pytest.mark.parametrize("flat", ["teacher", "judge"])
+def test_a_member_without_spread_is_refused(flat: str) -> None:
+    """A member that tells the products of a query apart by next to nothing ends the stage with its name and its spread."""
+    members = {"teacher": (1.0, LOGITS), "judge": (1.0, np.array([1.0, np.nan, 3.0, 3.0, 1.0, 2.0]))}
+    members[flat] = (1.0, members[flat][1] * 1e-7 + 5)
+
+    with pytest.raises(StageError, match=f"the scores of {flat} differ by .e-0[78] within queries"):
+        blended(members, GROUPS)
 
 
 def test_judged_pairs_are_found_by_query_and_product(tmp_path: Path) -> None:
