@@ -42,7 +42,7 @@ def read_judgments(
     DataError if a row cannot be read, a judged id has no text, or no list has two different grades.
     """
     columns = {"split": "split"} | dict(columns) if split else columns
-    source = _source(
+    source = source_of(
         kind="judged" if path.is_dir() else "table",
         name=name,
         path=str(path),
@@ -104,7 +104,8 @@ def _pairs(option: str, words: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def _source(**told: object) -> SourceRecipe:
+def source_of(**told: object) -> SourceRecipe:
+    """Return the source that options describe; DataError names the one that does not fit."""
     try:
         return SourceRecipe.model_validate(told)
     except ValidationError as error:

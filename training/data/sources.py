@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -69,12 +70,16 @@ def read_judged_folder(source: SourceRecipe) -> Iterator[Row]:
     return read_table(source.model_copy(update={role: str(folder / name) for role, name in files.items()}))
 
 
-def read_table(source: SourceRecipe) -> Iterator[Row]:
+Worth = Callable[[Line], Row | None]
+
+
+def read_table(source: SourceRecipe, worth: Worth | None = None) -> Iterator[Row]:
     """Read judgements whose columns `source.columns` maps onto ours: with all texts, or with ids for some.
 
     Queries come from `source.queries_file` by query_id, and products from `source.products_file` by product_id, where the
-    recipe names such files.
+    recipe names such files. `worth` says what a row says in place of its grade, None that it is left out.
     """
+    worth = worth or partial(verdict, source=source)
     names = column_names(source)
     queries = _by_id(source.queries_file, "query_id", names)
     products = _by_id(source.products_file, "product_id", names)
@@ -87,6 +92,8 @@ def read_table(source: SourceRecipe) -> Iterator[Row]:
     of_queries = _found(lines, "query_id", queries) if source.queries_file else lines
     of_products = _found(lines, "product_id", products) if source.products_file else lines
     for line, query, product in zip(lines, of_queries, of_products, strict=True):
+        if (told := worth(line)) is None:
+            continue
         text, title = query.needed("query"), product.needed("title", joined=True)
         locale = line.text("locale") or query.text("locale")
         yield judged(
@@ -98,7 +105,7 @@ def read_table(source: SourceRecipe) -> Iterator[Row]:
             }
             | {field: product.texts(field) for field in FIELDS}
             | {"rank": _rank(line)}
-            | verdict(line, source)
+            | told
             | (_published_split(line) if "split" in source.columns else {})
         )
 

@@ -16,7 +16,19 @@ from training.folders import file_sha256
 from training.sections.section import FieldName, Section
 
 ColumnName = (
-    FieldName | Literal["query_id", "query", "product_id", "label", "grade", "locale", "rank", "split"]
+    Literal[
+        "query_id",
+        "query",
+        "product_id",
+        "label",
+        "grade",
+        "locale",
+        "rank",
+        "split",
+        "impressions",
+        "clicks",
+    ]
+    | FieldName
 )
 
 

@@ -31,7 +31,9 @@ def folds_of(queries: list[str], pairs: int, seed: int) -> Places:
         dealt = np.where(order < round(HELD_OUT * len(distinct)), 0, -1)
     else:
         dealt = order % max(LEAST_FOLDS, min(MOST_FOLDS, len(distinct) // 5))
-    of_form = dict(zip(forms, [-1] * len(forms), strict=True)) | dict(zip(distinct, dealt.tolist(), strict=True))
+    of_form = dict(zip(forms, [-1] * len(forms), strict=True)) | dict(
+        zip(distinct, dealt.tolist(), strict=True)
+    )
     return np.array([of_form[form] for form in forms])
 
 
