@@ -6,7 +6,6 @@ Invariant: what no ranking could be measured on is a DataError in one line, befo
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -58,50 +57,6 @@ def read_judgments(
     lists = lists_of(row for row in rows if not split or row["split"] == split)
     _check(path, lists)
     return lists
-
-
-def arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options that name judgements, for `given` to read."""
-    add = parser.add_argument_group("judgements").add_argument
-    add(
-        "--judgments",
-        type=Path,
-        required=True,
-        metavar="FILE",
-        help="a table, Quepid's export, qrels or a folder",
-    )
-    add(
-        "--products",
-        type=Path,
-        metavar="FILE",
-        help="the products, where the judgements have their ids alone",
-    )
-    add("--queries", type=Path, metavar="FILE", help="the queries, where the judgements have their ids alone")
-    pairs = {"action": "append", "default": []}
-    add("--column", **pairs, metavar="OURS=THEIRS", help="what the files call a column: title=name")
-    add("--grade", **pairs, metavar="GRADE=WORTH", help="what a grade or label is worth, in [0, 1]: good=0.5")
-
-
-def given(options: argparse.Namespace, split: str = "") -> list[JudgedList]:
-    """Read the judgements that the options of `arguments` name."""
-    return read_judgments(
-        options.judgments,
-        products=options.products,
-        queries=options.queries,
-        columns=_pairs("--column", options.column),
-        grades=_pairs("--grade", options.grade),
-        split=split,
-    )
-
-
-def _pairs(option: str, words: Iterable[str]) -> dict[str, str]:
-    found = {}
-    for word in words:
-        name, equals, value = word.rpartition("=") if option == "--grade" else word.partition("=")
-        if not (name and equals and value):
-            raise DataError(f"{option} {shown(word)}: expected NAME=VALUE")
-        found[name] = value
-    return found
 
 
 def source_of(**told: object) -> SourceRecipe:

@@ -15,7 +15,7 @@ from dataclasses import replace
 from itertools import chain, count
 from pathlib import Path
 
-from training.data import judgments
+from training.data import given, judgments
 from training.data.lists import JudgedList
 from training.errors import DataError
 from training.evaluate.remote import Service
@@ -38,7 +38,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--bundle", type=Path, **several, metavar="DIR", help="a bundle's folder; several may follow"
     )
     parser.add_argument("--url", **several, metavar="URL", help="a running service that answers /v1/rerank")
-    judgments.arguments(parser)
+    given.arguments(parser)
     parser.add_argument("--split", default="", help="measure the rows alone whose column `split` says so")
     parser.add_argument(
         "--shortest",
@@ -59,11 +59,11 @@ def run(options: argparse.Namespace) -> int:
     """Print the tables as Markdown, and write what --out asks for."""
     if not options.bundle and not options.url:
         raise DataError("nothing to evaluate: give --bundle DIR, --url URL, or several of them")
-    corpus = judgments.given(options)
-    chosen = judgments.given(options, options.split) if options.split else corpus
+    corpus = given.given(options)
+    chosen = given.given(options, options.split) if options.split else corpus
     lists = judgments.usable(chosen, options.shortest)
     if not lists:
-        raise DataError(f"{options.judgments}: no list has {options.shortest} products and two grades")
+        raise DataError(f"{given.file_of(options)}: no list has {options.shortest} products and two grades")
     if warning := judgments.few(lists):
         print(f"warning: {warning}", file=sys.stderr)
     systems = _distinct(_ordered(options, lists, corpus))
@@ -74,11 +74,11 @@ def run(options: argparse.Namespace) -> int:
         RESAMPLES,
     )
     notes = [
-        f"{len(lists)} queries with {sum(map(len, lists))} judged products, from {options.judgments.name}.",
+        f"{len(lists)} queries with {sum(map(len, lists))} judged products, from {given.file_of(options).name}.",
         *([f"Careful: {warning}."] if warning else []),
         *([ERRORS] if any(each.more for each in systems) else []),
     ]
-    title = f"{' and '.join(each.name for each in systems[:2])} on {options.judgments.stem}"
+    title = f"{' and '.join(each.name for each in systems[:2])} on {given.file_of(options).stem}"
     told = markdown(comparison, title, notes)
     print(told)
     if options.out:

@@ -8,29 +8,27 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 
 from bundle.manifest import Golden, Manifest, Provenance, Quality, QualityRow
 from bundle.store import Bundle
 from training.data.golden import golden_pairs
 from training.data.judgments import few, read_judgments
-from training.data.lists import JudgedList, by_list
+from training.data.lists import by_list
 from training.errors import StageError
 from training.folders import file_sha256
 from training.importing.card import card
 from training.importing.command import Order
 from training.importing.folder import fetch, read_source
-from training.importing.graphs import Graphs, make_graphs
 from training.importing.model import load, positions_of
 from training.importing.text import Texts, check_texts, in_words, load_texts
-from training.importing.trial import Trial, make_trial
 from training.importing.worth import Scale, relevance_of, scale_of
 from training.measure.figures import GAIN_MAP, figures, quality_rows
 from training.pack.assemble import GOLDEN_FILE, TOKENIZER_FILE, Sample, assemble, graph_specs
+from training.pack.graphs import Graphs, make_graphs
+from training.pack.trial import Trial, make_trial
 from training.provenance import commit, libraries
 
 GOLDEN_TOLERANCE = 0.02  # largest |score| difference on another CPU

@@ -84,13 +84,13 @@ class EarlyStop:
 
 
 class _AfterEpoch(TrainerCallback):
-    """Calls a function with the number of each epoch that ends, from 1 on."""
+    """Calls a function with the number of each epoch that ends, from 1 on; training goes on if it returns True."""
 
-    def __init__(self, call: Callable[[int], None]) -> None:
+    def __init__(self, call: Callable[[int], bool]) -> None:
         self.call = call
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002 - the Trainer's signature
-        self.call(round(state.epoch))
+        control.should_training_stop |= not self.call(round(state.epoch))
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,13 +151,13 @@ def fit(
     scratch: Path,
     seed: int,
     stop: EarlyStop | None = None,
-    after_epoch: Callable[[int], None] | None = None,
+    after_epoch: Callable[[int], bool] | None = None,
     **options: Any,
 ) -> Fitted:
     """Train `model` in place; `options` go to TrainingArguments as they are.
 
     With `stop` the model ends as it was at its best measure. `after_epoch` is called with the number of each
-    epoch that ends, before its checkpoint is written.
+    epoch that ends, before its checkpoint is written, and says whether to go on.
     """
     if stop is not None:
         options |= {

@@ -10,20 +10,17 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from bundle.manifest import is_name
 from bundle.store import Bundle
 from bundle.text import Product
-from training.data import judgments
-from training.data.clicks import CAVEAT, read_clicks
+from training.data import given, judgments
+from training.data.clicks import CAVEAT
 from training.data.lists import JudgedList
-from training.data.sources import FIELDS
-from training.data.tables import read_lines
 from training.errors import DataError, StageError
 from training.evaluate.systems import baselines
 from training.measure.comparison import Comparison
@@ -31,13 +28,14 @@ from training.measure.page import html, verdict
 from training.student.student import Student
 from training.tune.base import open_bundle, student_of
 from training.tune.choose import folds_of
-from training.tune.folds import Held, hold_out
-from training.tune.learn import Settings, learn
+from training.tune.folds import Held, hold_out, learn_all
+from training.tune.learn import Settings
 from training.tune.lessons import Material, prepare
 from training.tune.top import Top
 from training.tune.write import Tuned, write
 
 LAYERS = 2  # that are trained, of the last ones
+DEFAULTS = Settings()
 LEAST_LISTS = 5  # below it nothing can be held out
 BEFORE, AFTER = "before", "after"
 
@@ -45,62 +43,147 @@ BEFORE, AFTER = "before", "after"
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the verb's options."""
     add = parser.add_argument
-    add("--from", dest="base", type=Path, default=Path("models/default"), metavar="DIR", help="the bundle to begin from (default: %(default)s)")
+    add(
+        "--from",
+        dest="base",
+        type=Path,
+        default=Path("models/default"),
+        metavar="DIR",
+        help="the bundle to begin from (default: %(default)s)",
+    )
     add("--name", default="shop", help="the new bundle's name (default: %(default)s)")
     add("--version", default="1", help="its version (default: %(default)s)")
-    add("--out", type=Path, default=Path("runs/tune"), metavar="DIR", help="where the bundle's folder and the report go (default: %(default)s)")
-    judgments.arguments(parser, clicks=True)
+    add(
+        "--out",
+        type=Path,
+        default=Path("runs/tune"),
+        metavar="DIR",
+        help="where the bundle's folder and the report go (default: %(default)s)",
+    )
+    given.arguments(parser)
     add("--force", action="store_true", help="write the bundle even if held-out queries do not gain by it")
-    add("--epochs", type=int, default=Settings.epochs, help="passes over the lists at most (default: %(default)s)")
-    add("--learning-rate", type=float, default=Settings.learning_rate, help="peak rate (default: %(default)s)")
-    add("--closeness", type=float, default=Settings.closeness, help="weight of staying near the old scores (default: %(default)s)")
+    add(
+        "--epochs",
+        type=int,
+        default=DEFAULTS.epochs,
+        help="passes over the lists at most (default: %(default)s)",
+    )
+    add(
+        "--learning-rate", type=float, default=DEFAULTS.learning_rate, help="peak rate (default: %(default)s)"
+    )
+    add(
+        "--closeness",
+        type=float,
+        default=DEFAULTS.closeness,
+        help="weight of staying near the old scores (default: %(default)s)",
+    )
     add("--threads", type=int, default=0, help="CPU threads (default: the CPUs that this process may use)")
     add("--seed", type=int, default=1)
 
 
 @dataclass(frozen=True, slots=True)
 class Shop:
-    """What was read: lists that can be learnt from, and every product whose text is known."""
+    """What was read: lists that can be learnt from, every product of them, and what to be careful about."""
 
     lists: Sequence[JudgedList]
     products: Sequence[Product]
-    notes: tuple[str, ...]
+    notes: Sequence[str]
 
 
 def run(options: argparse.Namespace) -> int:
-    """Measure on held-out queries, write the report, and the bundle if it is better or forced."""
+    """Measure on held-out queries and write the report; the bundle too, if it is better or forced."""
     for name in (options.name, options.version):
         if not is_name(name):
-            raise StageError(f"{name!r} cannot name a bundle or a version: expected a-z 0-9 . _ -, such as my-shop")
+            raise StageError(
+                f"{name!r} cannot name a bundle or a version: expected a-z 0-9 . _ -, such as my-shop"
+            )
+    settings = _settings(options)
     shop = _shop(options)
     bundle = open_bundle(options.base)
     torch.set_num_threads(options.threads or len(os.sched_getaffinity(0)))
     student = student_of(bundle)
-    settings = replace(Settings(), epochs=options.epochs, learning_rate=options.learning_rate, closeness=options.closeness)
     scratch = options.out / f".{options.name}-{_key(bundle, shop, settings, options.seed)}"
     scratch.mkdir(parents=True, exist_ok=True)
     top = Top(student, min(LAYERS, len(student.model.bert.encoder.layer)))
     base = top.copied()
-    started = time.monotonic()
-    material = prepare(student, top, shop.lists, shop.products, options.seed)
-    folds = folds_of([judged.query for judged in shop.lists], sum(map(len, shop.lists)), options.seed)
-    _say(f"{len(shop.lists)} lists read in {time.monotonic() - started:.0f} s; learning {folds.max() + 2} times")
+    material = _prepared(student, top, shop, options.seed)
+    queries = [judged.query for judged in shop.lists]
+    folds = folds_of(queries, sum(map(len, shop.lists)), options.seed)
     held = hold_out(top, base, material, folds, settings, scratch=scratch, seed=options.seed)
-    comparison = _compared(shop.lists, material, held)
-    gain = comparison.paired(AFTER, BEFORE)
-    better = gain.low > 0
-    _report(options, shop, comparison, held)
-    if not better and not options.force:
+    comparison = _compared(material, held, shop)
+    told = verdict(comparison, AFTER, BEFORE)
+    notes = [
+        *shop.notes,
+        f"{BEFORE.capitalize()} is {bundle.manifest.name} {bundle.manifest.version} ({bundle.id[:12]}).",
+    ]
+    report = _report(options, comparison, told, notes)
+    if comparison.paired(AFTER, BEFORE).low <= 0 and not options.force:
         raise StageError(
-            f"{verdict(comparison, AFTER, BEFORE)} No bundle was written, the report is in {options.out}; more judged queries "
-            "may show a gain, and --force writes it as it is"
+            f"{told} No bundle was written; {report} shows each query. More judged queries may show a gain; "
+            "--force writes the bundle as it is"
         )
-    top.load_state_dict(base)
-    draws = np.random.default_rng(options.seed)
-    lessons = [lesson for each in material for lesson in each.lessons(draws)]
-    _learn_all(top, base, lessons, settings, held, scratch=scratch, seed=options.seed)
-    made = write(Tuned(bundle, student, shop.lists, comparison, settings, held.best, gain), options)
+    learn_all(top, base, material, settings, held.best, scratch=scratch, seed=options.seed)
+    tuned = Tuned(bundle, student, shop.lists, comparison, settings, held.best, told, notes)
+    made = write(tuned, options.out, options.name, options.version, options.seed)
     shutil.rmtree(scratch)
-    _say(f"{verdict(comparison, AFTER, BEFORE)}\nwrote {options.out / options.name}, bundle {made.id}; serve it with "
-         f"SHELFRANK_BUNDLE_DIR={options.out} SHELFRANK_BUNDLE={options.name} python -m service")
+    print(told)
+    print(f"bundle {made.id[:12]} in {options.out / options.name}, report in {report}; serve it by")
+    print(f"python -m service --models-root {options.out} --bundle {options.name}")
     return 0
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    if options.epochs < 1 or not 0 < options.learning_rate < 1 or options.closeness < 0:
+        raise StageError("--epochs: 1 or more; --learning-rate: between 0 and 1; --closeness: 0 or more")
+    return Settings(epochs=options.epochs, learning_rate=options.learning_rate, closeness=options.closeness)
+
+
+def _shop(options: argparse.Namespace) -> Shop:
+    """Read judgements or clicks, say what few lists mean, and refuse what nothing can be held out of."""
+    read = given.given(options)
+    lists = judgments.usable(read)
+    if len(lists) < LEAST_LISTS:
+        raise DataError(
+            f"only {len(lists)} of {len(read)} lists have two products of different grades; tuning holds queries out, and "
+            f"needs {LEAST_LISTS} such lists at the least, better 50"
+        )
+    notes = [f"{len(lists)} queries with {sum(map(len, lists))} products."]
+    if warning := judgments.few(read):
+        notes.append(f"Careful: {warning}.")
+        print(f"warning: {warning}", file=sys.stderr)
+    if options.clicks:
+        notes.append(CAVEAT)
+    distinct = dict.fromkeys(product for judged in read for product in judged.products)
+    return Shop(lists, list(distinct), notes)
+
+
+def _prepared(student: Student, top: Top, shop: Shop, seed: int) -> list[Material]:
+    started = time.monotonic()
+    material = prepare(student, top, shop.lists, shop.products, seed)
+    print(f"{len(shop.lists)} lists read by the model in {time.monotonic() - started:.0f} s", file=sys.stderr)
+    return material
+
+
+def _compared(material: Sequence[Material], held: Held, shop: Shop) -> Comparison:
+    """Put the held-out lists before and after side by side, with BM25 and the lists' own order."""
+    lists = [material[place].judged for place in held.places]
+    before = [material[place].logits[: len(material[place].judged)] for place in held.places]
+    floors = {system.name: system.scores for system in baselines(lists, shop.lists)}
+    return Comparison(lists, {BEFORE: before, AFTER: held.logits} | floors)
+
+
+def _report(options: argparse.Namespace, comparison: Comparison, told: str, notes: Sequence[str]) -> Path:
+    """Write the page and the tables beside the bundle's folder, and return the page's path."""
+    title = f"{options.name}: before and after tuning, on held-out queries"
+    page, tables = (options.out / f"{options.name}-report.{ending}" for ending in ("html", "md"))
+    page.write_text(html(comparison, title, notes), encoding="utf-8")
+    text = "\n\n".join([f"# {title}", told, *notes, comparison.markdown()])
+    tables.write_text(text, encoding="utf-8")
+    return page
+
+
+def _key(bundle: Bundle, shop: Shop, settings: Settings, seed: int) -> str:
+    """Name what a training depends on, so that a killed one goes on and another begins anew."""
+    lists = [[judged.query, judged.product_ids, judged.gains.tolist()] for judged in shop.lists]
+    told = json.dumps([bundle.id, lists, asdict(settings), seed])
+    return hashlib.sha256(told.encode()).hexdigest()[:12]

@@ -6,12 +6,14 @@ Invariant: a fold that was finished before a kill is not learnt again, and the m
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from training.folders import part_of
@@ -44,7 +46,14 @@ class Held:
 
 
 def hold_out(
-    top: Top, base: State, material: Sequence[Material], folds: NDArray[np.int64], settings: Settings, *, scratch: Path, seed: int
+    top: Top,
+    base: State,
+    material: Sequence[Material],
+    folds: NDArray[np.int64],
+    settings: Settings,
+    *,
+    scratch: Path,
+    seed: int,
 ) -> Held:
     """Learn once without each fold, and score that fold's lists after every epoch at every share."""
     candidates = [Candidate(epoch, share) for epoch in range(1, settings.epochs + 1) for share in SHARES]
@@ -56,9 +65,10 @@ def hold_out(
         folder = scratch / f"fold-{fold}"
         without = Fold(top, base, [material[place] for place in held_out], folder)
         without.run(learnt, settings, seed)
-        for place, logits in zip(held_out, without.logits(settings.epochs), strict=True):
-            scored[place] = logits
-    figures = np.array([[material[place].ndcg(scored[place][at]) for place in places] for at in range(len(candidates))])
+        scored |= dict(zip(held_out, without.logits(settings.epochs), strict=True))
+    figures = np.array(
+        [[material[place].ndcg(scored[place][at]) for place in places] for at in range(len(candidates))]
+    )
     chosen, best = crossed(figures, folds[places])
     logits = tuple(scored[place][at] for place, at in zip(places, chosen, strict=True))
     return Held(tuple(places), logits, candidates[best])
@@ -80,7 +90,14 @@ class Fold:
         self.top.load_state_dict(self.base)
         draws = np.random.default_rng(seed)
         lessons = [lesson for each in learnt for lesson in each.lessons(draws)]
-        learn(self.top, lessons, settings, scratch=self.folder / "checkpoints", seed=seed, after_epoch=self._score)
+        learn(
+            self.top,
+            lessons,
+            settings,
+            scratch=self.folder / "checkpoints",
+            seed=seed,
+            after_epoch=self._score,
+        )
 
     def logits(self, epochs: int) -> list[list[Floats]]:
         """Return for each held-out list its logits [n] under every candidate, epoch by epoch and share by share."""
@@ -95,7 +112,7 @@ class Fold:
     def _file(self, epoch: int) -> Path:
         return self.folder / f"epoch-{epoch}.npy"
 
-    def _score(self, epoch: int) -> None:
+    def _score(self, epoch: int) -> bool:
         states = [state for each in self.held_out for state in each.graded]
         rows = []
         for share in SHARES:
@@ -105,3 +122,34 @@ class Fold:
         with open(part, "wb") as file:
             np.save(file, np.stack(rows))
         part.replace(self._file(epoch))
+        return True
+
+
+def learn_all(
+    top: Top,
+    base: State,
+    material: Sequence[Material],
+    settings: Settings,
+    best: Candidate,
+    *,
+    scratch: Path,
+    seed: int,
+) -> None:
+    """Give the top the weights of a candidate that learnt from every list."""
+    done = scratch / "all.safetensors"
+    if not done.is_file():
+        top.load_state_dict(base)
+        draws = np.random.default_rng(seed)
+        lessons = [lesson for each in material for lesson in each.lessons(draws)]
+
+        def keep(epoch: int) -> bool:
+            if epoch < best.epoch:
+                return True
+            with top.between(base, best.share):
+                save_file(top.copied(), part_of(done))
+            os.replace(part_of(done), done)
+            return False
+
+        learn(top, lessons, settings, scratch=scratch / "all", seed=seed, after_epoch=keep)
+    top.load_state_dict(load_file(done))
+    top.eval()

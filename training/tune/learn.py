@@ -39,7 +39,7 @@ class Settings:
     """How a shop's lists are learnt; the defaults were chosen on validation lists of four data sets."""
 
     epochs: int = 3
-    learning_rate: float = 2e-5
+    learning_rate: float = 1e-4
     warmup: float = 0.1
     weight_decay: float = 0.01
     bf16: bool = False
@@ -56,9 +56,9 @@ def learn(
     *,
     scratch: Path,
     seed: int,
-    after_epoch: Callable[[int], None] | None = None,
+    after_epoch: Callable[[int], bool],
 ) -> None:
-    """Train the top in place; `after_epoch` is called with the number of each epoch that ends, from 1 on."""
+    """Train the top in place; `after_epoch` gets the number of each epoch that ends, from 1 on, and says whether to go on."""
     spread = float(np.mean([lesson.logits.std() for lesson in lessons])) or 1.0
     fit(
         Chunked(top, CHUNK),

@@ -20,7 +20,9 @@ from training.student.student import Student
 from training.tune.learn import Lesson
 from training.tune.top import Top, states_below
 
-OTHERS = 4  # products of other queries beside the graded ones of each list: they stay as the base model has them
+OTHERS = (
+    4  # products of other queries beside the graded ones of each list: they stay as the base model has them
+)
 MOST = 24  # graded products of one lesson; a longer list makes several
 
 Floats = NDArray[np.float32]

@@ -24,10 +24,10 @@ from training.export.flat import FlatBert
 from training.export.int8 import quantize
 from training.export.layout import encoder_layout
 from training.export.quantize import batch_drift
-from training.importing.trial import Trial
 from training.measure import metrics
 from training.models.hub import one_line
 from training.models.runtime import OrtSession, score_rows
+from training.pack.trial import Trial
 
 PARITY = 1e-4  # largest |logit| difference to torch, for logits of up to 1; larger ones round in proportion
 HALF_PARITY = 0.02
