@@ -7,6 +7,7 @@ Invariant: a fold that was finished before a kill is not learnt again, and the m
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,6 +64,7 @@ def hold_out(
         held_out = [place for place in places if folds[place] == fold]
         learnt = [each for place, each in enumerate(material) if folds[place] != fold]
         folder = scratch / f"fold-{fold}"
+        print(f"learning {len(learnt)} lists, {len(held_out)} held out", file=sys.stderr)
         without = Fold(top, base, [material[place] for place in held_out], folder)
         without.run(learnt, settings, seed)
         scored |= dict(zip(held_out, without.logits(settings.epochs), strict=True))

@@ -73,7 +73,6 @@ def learn(
         after_epoch=after_epoch,
         save_strategy="epoch",
         logging_strategy="no",
-        disable_tqdm=True,
     )
     top.eval()
 
