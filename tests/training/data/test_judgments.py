@@ -142,5 +142,5 @@ def test_few_lists_are_told(tmp_path: Path) -> None:
     lists = read_judgments(written(tmp_path / "own.csv", "query,title,grade", *rows))
 
     assert len(usable(lists)) == 19
-    assert few(lists).startswith("only 19 of 25 lists have products of two grades")
+    assert few(lists).startswith("only 19 of 25 lists have 2 products and two grades")
     assert few([*lists, lists[0]]) == ""
