@@ -18,10 +18,11 @@ _ROW: Final = re.compile(
 )
 _HEAD: Final = """# Clients
 
-Written by `make clients`, which starts the service with the default bundle and has each of these clients rank the same eight products, each set up as its own documentation says; the link is to the program that does it, for you to copy from.
-"yes" means the order of `POST /v1/rerank` and its scores to five decimals; `http://shelfrank:8000` stands for the service's address, and a model that is named is a foreign one, but where a client looks it up first.
-`make clients` fails if a row that says "yes" does not hold any more; a client that cannot be installed where it runs is named in its output, and its row stays as it is.
-How to set up each: [api.md](api.md#i-use-x-so-i-set-y).
+This page is written by `make clients`, which starts the service with the default bundle and lets each of these clients rank the same eight products, set up as its own documentation says; each link leads to the program that does it, for you to copy from.
+"yes" means that the client got the order of `POST /v1/rerank` and its scores to five decimals.
+`http://shelfrank:8000` stands for the service's address; the clients name models of their own vendor, except those that look the model up first.
+`make clients` fails if a row that says "yes" no longer holds; a client that cannot be installed is named in the output, and its row stays unchanged.
+[api.md](api.md#i-use-x-so-i-set-y) says how to set up each.
 
 | client | version | what is set | ranked as expected |
 |---|---|---|---|

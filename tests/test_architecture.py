@@ -25,6 +25,7 @@ from training.stages import STAGES
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("bundle", "service", "training")
 SOURCES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
+WRITTEN_IN_C = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.[ch]"))]
 
 # What each package may import besides the standard library and itself, spelt out: a new name here is a decision.
 ALLOWED = {
@@ -75,9 +76,8 @@ BANNED_MODULES = {"cloudpickle", "dill", "imp", "joblib", "marshal", "pickle", "
 BANNED_CALLS = {"compile", "eval", "exec", "os.popen", "os.system", "torch.hub.load", "torch.load"}
 BANNED_TRUE_OPTIONS = {"allow_pickle", "shell", "trust_remote_code"}
 LONGEST_FILE = 300
-MOST_FILES = 12
+MOST_FILES = {"service": 12, "training": 15}  # in a folder, __init__.py, C sources and headers included
 LONGEST_IMPORT_S = 0.3
-MOST_MODULES = 15  # in a folder of training, __init__.py included
 
 
 def _tree(path: Path) -> ast.Module:
@@ -211,11 +211,27 @@ def test_a_name_that_is_not_there_is_found(house: str) -> None:
     assert {"house/two/b.py: house.one.a g"} == _missing_names(house)
 
 
-def test_folders_stay_small() -> None:
-    """A folder of the service has at most twelve files, so that its listing can be read at a glance."""
-    sizes = Counter(path.parent for path in SOURCES if path.relative_to(ROOT).parts[0] == "service")
+def _crowded(files: list[Path], most: int) -> dict[str, int]:
+    """Return the folders that hold more of these files than that, with their number."""
+    folders = Counter(str(path.parent.relative_to(ROOT)) for path in files)
+    return {folder: number for folder, number in folders.items() if number > most}
 
-    assert {folder: files for folder, files in sizes.items() if files > MOST_FILES} == {}
+
+@pytest.mark.parametrize("package", MOST_FILES)
+def test_folders_stay_small(package: str) -> None:
+    """A folder has so few files, in Python and in C, that its listing can be read at a glance."""
+    files = [path for path in SOURCES + WRITTEN_IN_C if path.relative_to(ROOT).parts[0] == package]
+
+    assert {} == _crowded(files, MOST_FILES[package])
+
+
+def test_c_counts_among_the_files_of_a_folder() -> None:
+    """A source and a header are files like any other."""
+    native = ROOT / "service" / "native"
+    files = [path for path in SOURCES + WRITTEN_IN_C if path.parent == native]
+
+    assert {"words.c", "kernels.h", "words.py"} <= {path.name for path in files}
+    assert {"service/native": len(files)} == _crowded(files, len(files) - 1)
 
 
 def test_every_import_of_ours_finds_its_name() -> None:
@@ -320,16 +336,10 @@ def test_no_stage_imports_a_later_one() -> None:
         assert seen & set(stages[place + 1 :]) == set()
 
 
-def test_folders_of_training_stay_small() -> None:
-    """No folder of training holds more than fifteen modules."""
-    folders = Counter(path.parent.name for path in (ROOT / "training").rglob("*.py"))
-
-    assert {name: files for name, files in folders.items() if files > MOST_MODULES} == {}
-
-
 def test_files_stay_short() -> None:
     """A source file past 300 lines holds a second idea and is split."""
-    lengths = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8").count("\n") for path in SOURCES}
+    files = SOURCES + WRITTEN_IN_C
+    lengths = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8").count("\n") for path in files}
 
     assert {name: lines for name, lines in lengths.items() if lines > LONGEST_FILE} == {}
 

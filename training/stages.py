@@ -23,7 +23,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from training.errors import StageError
-from training.folders import digests, key_of, part_of, read_json, swap, whole
+from training.folders import digests, file_sha256, key_of, part_of, read_json, swap, whole
 from training.provenance import commit, libraries
 from training.recipe import Recipe
 
@@ -133,6 +133,8 @@ class Run:
             if each == "distil":
                 told["text"] = said(self.recipe.text)
                 told["averaged"] = [key_of(Path(folder)) for folder in self.recipe.distil.average_with]
+            if each == "evaluate" and (shipped := self.recipe.evaluate.shipped_manifest()):
+                told["shipped"] = file_sha256(shipped)
             if each == "bundle":
                 told["run"] = [self.recipe.run.name, self.recipe.run.version]
             keys[each] = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
@@ -149,6 +151,8 @@ class Run:
         key = self.key(stage)
         if self.is_current(stage):
             print(f"{stage}: up to date", file=sys.stderr)
+            if (found := self._found(stage)) is not None:
+                _warn(read_json(found / "stage.json").get("metrics"))
             return
         for other in self.reads(stage):
             if not self.is_current(other):
@@ -175,6 +179,7 @@ class Run:
         self.log("stage", stage=stage, seconds=seconds, **metrics)
         self.write_manifest()
         print(f"{stage}: done in {seconds:.1f} s {json.dumps(metrics)}", file=sys.stderr)
+        _warn(metrics)
 
     def log(self, event: str, **values: Any) -> None:
         """Append one event to RUN/metrics.jsonl."""
@@ -238,6 +243,12 @@ def said(section: BaseModel) -> dict[str, Any]:
 def _is_follower() -> bool:
     """Say whether torchrun started this process, and another one as the first."""
     return "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("RANK", "0") != "0"
+
+
+def _warn(metrics: Any) -> None:
+    """Print a stage's warning as the last line, whether it ran just now or is up to date."""
+    if isinstance(metrics, Mapping) and (warning := metrics.get("warning")):
+        print(f"\nWARNING: {warning}", file=sys.stderr)
 
 
 def _now() -> str:

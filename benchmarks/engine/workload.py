@@ -90,7 +90,7 @@ def running(bundle: Bundle, session: Session, workers: int) -> Iterator[Callable
         deadline_s = time.monotonic() + _PATIENCE_S
         began_s = time.perf_counter()
         pool.submit(Entry(work, model, 0, _TENANT, deadline_s, _FIRST_COST_S, model.costs.seconds))
-        if not work.done.wait(_PATIENCE_S) or failures:
+        if not work.done.wait(_PATIENCE_S) or work.left:
             raise RuntimeError("the engine did not compute the list") from next(iter(failures), None)
         return time.perf_counter() - began_s
 
@@ -114,8 +114,8 @@ class _List:
         self.done = threading.Event()
         self._rows = rows
         self._lengths = lengths
-        self._left = len(rows)
-        self._lock = threading.Lock()  # guards `_left`
+        self.left = len(rows)
+        self._lock = threading.Lock()  # guards `left`
 
     def tokenize(self) -> Sequence[int]:
         return self._lengths
@@ -124,11 +124,9 @@ class _List:
         return self._rows.take(places)
 
     def deliver(self, places: Sequence[int], logits: NDArray[np.float32] | None) -> None:
-        if logits is None:
-            return  # the list is never complete, and whoever waits gives up
         with self._lock:
-            self._left -= len(places)
-        if not self._left:
+            self.left -= 0 if logits is None else len(places)
+        if logits is None or not self.left:
             self.done.set()
 
     def fail(self, error: Exception) -> None:

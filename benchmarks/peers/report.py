@@ -133,23 +133,23 @@ def page(document: Document) -> str:
     return f"""# Beside other rerankers
 
 This page is written by `python benchmarks/peers/compare.py --docs`; [docs/figures/peers.svg](figures/peers.svg) is its figure.
-It installs each peer into an environment of its own and lets all of them rank the same lists, with the same weights, on the same {document["threads"]} cores, in turns.
+The program installs each peer into an environment of its own and lets all of them rank the same lists in turns, with the same weights, on the same {document["threads"]} cores.
 
 {weights}
 
-A list is a query and products of `{document["products"]}`, with title, brand and color; peers that know no fields get them joined, which gives the same token ids.
-Those of `products.jsonl` are invented, in the lengths that real catalogues have; `--products` takes others.
-Texts that a field's limit would cut are shortened before, for all; a list longer than the file has some products twice.
-One peer is busy at a time: before its turn there is a pause, then a list that is not timed, then some that are.
-Libraries take their time from texts to scores; servers from the first byte of the request to the last of the answer, on a kept connection, the client on the same cores.
-With few lists the p99 is the slowest of them.
-shelfrank looks up the token ids of words that it has met; it computes every pair, and its score cache is off.
-The score error is the largest difference of sigmoids from the same checkpoint in torch and fp32, over the first lists of each size.
-Memory is resident memory of all processes of a peer, after the phase in which it was largest; requests at the same time take more.
+A list is a query and products of `{document["products"]}`, with title, brand and color; peers that do not know fields get them joined, which gives the same token ids.
+The products of `products.jsonl` are invented, with the lengths that real catalogues have; `--products` names another file.
+Texts that a field's limit would cut are shortened beforehand for all peers; a list longer than the file has some products twice.
+Only one peer is busy at a time: its turn begins with a pause and a list that is not timed, followed by the timed ones.
+The time of a library is measured from texts to scores, the time of a server from the first byte of the request to the last byte of the answer, on a keep-alive connection with the client on the same cores.
+With few lists, the p99 is the slowest of them.
+shelfrank looks up the token ids of words that it has met before; it computes every pair, and its score cache is off.
+The score error is the largest difference between sigmoids and those of the same checkpoint in torch and fp32, over the first lists of each size.
+Memory is the resident memory of all processes of a peer, after the phase in which it was largest; concurrent requests need more.
 
-"TEI's rules" is an emulation: text-embeddings-inference is in no package registry, so its batching was written anew in Python, see `benchmarks/peers/runners/tei_rules.py`; what it spends beside computing is not the original's.
-infinity needs a line changed to open a local folder, and leaves out token types, which its error shows.
-Triton is the server in the wheel of nvidia-pytriton, which has the python backend alone.
+"TEI's rules" is an emulation: text-embeddings-inference is in no package registry, so its batching was re-implemented in Python (`benchmarks/peers/runners/tei_rules.py`); its overhead besides computing is not that of the original.
+infinity needs one changed line to open a local folder, and omits token types, which explains its score error.
+Triton is the server from the nvidia-pytriton wheel, which has only the Python backend.
 
 ![p50 by list](figures/peers.svg)
 

@@ -27,7 +27,8 @@ SHAPE = FreshRecipe(hidden=32, layers=3, heads=2, vocabulary=300)
 
 def make_context(root: Path, stage: str, *overrides: str) -> Context:
     """Return the context of a stage whose folder already counts as finished."""
-    run = Run(load_recipe(TINY, [f"run.dir={root}", SOURCE, "evaluate.resamples=100", *overrides]))
+    small = [SOURCE, "evaluate.resamples=100", "evaluate.shipped="]
+    run = Run(load_recipe(TINY, [f"run.dir={root}", *small, *overrides]))
     out = root / stage
     out.mkdir(parents=True, exist_ok=True)
     (out / "stage.json").write_text("{}")

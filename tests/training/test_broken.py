@@ -54,6 +54,7 @@ OVERRIDES = {
     "NaN": "teacher.learning_rate=nan",
     "a misspelt column": "data.sources=[{kind='table', name='t', path='x.csv', columns={titel='name'}}]",
     "a misspelt label": "data.sources=[{kind='table', name='t', path='x.csv', label_map={good='X'}}]",
+    "a grade that is worth too much": "data.sources=[{kind='table', name='t', path='x.csv', grades={good=2}}]",
     "a misspelt field": "teacher.fields=['titel']",
     "heads that do not divide": "distil.fresh={hidden=64, heads=3}",
     "more tokens than positions": "teacher.max_length=1000",
@@ -105,6 +106,26 @@ def test_a_broken_file_is_one_line(tmp_path: Path, kind: str, refused: Callable[
         line = refused("data", "--recipe", str(TINY), "--set", f"run.dir={tmp_path / 'run'}", *arguments)
 
         assert str(tmp_path) in line, way
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_broken_judgments_are_one_line(tmp_path: Path, kind: str, refused: Callable[..., str]) -> None:
+    """Every damage to every file of judgements, products or queries stops the verb with the file's name."""
+    (tmp_path / "bad").write_bytes(FILES[kind])
+    (tmp_path / "good.csv").write_text(GOOD, encoding="utf-8")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for name in ("queries.jsonl.gz", "products.jsonl.gz", "judgements.csv.gz"):
+        (folder / name).write_bytes(FILES[kind])
+    bad, good = str(tmp_path / "bad"), str(tmp_path / "good.csv")
+    ways = (
+        ["--judgments", bad],
+        ["--judgments", good, "--products", bad],
+        ["--judgments", good, "--queries", bad, "--column", "query_id=product_id"],
+        ["--judgments", str(folder)],
+    )
+    for way in ways:
+        assert str(tmp_path) in refused("evaluate", "--bundle", "models/tiny", *way), way
 
 
 @pytest.mark.parametrize("program", [*STAGES, "all", *PROGRAMS])

@@ -134,6 +134,28 @@ def test_run_manifest_names_commit_recipe_and_stages(tmp_path: Path) -> None:
     ]
 
 
+def test_a_warning_is_the_last_line_each_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What a stage warns of ends its output when it runs, and again when it is up to date."""
+    monkeypatch.setattr("training.data.sources.run", lambda _: {"pairs": 1, "warning": "it is behind BM25"})
+    for _ in range(2):
+        Run(tiny(tmp_path)).execute("data")
+
+        assert capsys.readouterr().err.endswith("\n\nWARNING: it is behind BM25\n")
+
+
+def test_another_shipped_bundle_is_measured_anew(tmp_path: Path) -> None:
+    """The evaluation's key follows the manifest of the shipped bundle, and no earlier stage's does."""
+    (tmp_path / "manifest.json").write_text("{}", encoding="utf-8")
+    run = Run(tiny(tmp_path, f"evaluate.shipped={tmp_path}"))
+    before = [run.key(stage) for stage in ("quantize", "evaluate", "bundle")]
+    (tmp_path / "manifest.json").write_text("{ }", encoding="utf-8")
+    after = [run.key(stage) for stage in ("quantize", "evaluate", "bundle")]
+
+    assert [one == other for one, other in zip(before, after, strict=True)] == [True, False, False]
+
+
 def test_a_stage_does_not_begin_on_a_changed_file(tmp_path: Path) -> None:
     """A file cut after its stage finished stops the next one, which names it; run.json keeps to the figures."""
     run = Run(tiny(tmp_path))

@@ -69,9 +69,7 @@ def read_rows(path: Path) -> Iterator[tuple[int, Cells]]:
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"{path}: the gzip file is cut short or damaged ({error})") from error
     except OSError as error:
-        raise DataError(
-            f"{path}: cannot be read ({error.strerror or error}); check the recipe's path"
-        ) from error
+        raise DataError(f"{path}: cannot be read ({error.strerror or error}); check the path") from error
     except ValueError as error:
         raise DataError(f"{shown(str(path))}: cannot be read ({error})") from error
     if empty:

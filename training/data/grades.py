@@ -78,7 +78,7 @@ def verdict(line: Line, source: SourceRecipe) -> Row:
     expected = "E, S, C and I" if column == "label" else "0, 1, 2 and 3"
     raise line.fault(
         column,
-        f"{shown(text)} is none of {expected}; [data.sources.grades] says what other {column}s are worth",
+        f"{shown(text)} is none of {expected}; [data.sources.grades], or --grade, says what other {column}s are worth",
     )
 
 

@@ -73,12 +73,12 @@ def usable(lists: Iterable[JudgedList], shortest: int = SHORTEST) -> list[Judged
     return rankable(lists, shortest)
 
 
-def few(lists: Sequence[JudgedList]) -> str:
+def few(lists: Sequence[JudgedList], shortest: int = SHORTEST) -> str:
     """Return what it means that so few lists can be ranked, in one line; nothing if they are enough."""
-    if (count := len(usable(lists))) >= FEW_LISTS:
+    if (count := len(usable(lists, shortest))) >= FEW_LISTS:
         return ""
     return (
-        f"only {count} of {len(lists)} lists have products of two grades, fewer than {FEW_LISTS}: the intervals are "
+        f"only {count} of {len(lists)} lists have {shortest} products and two grades, fewer than {FEW_LISTS}: the intervals are "
         f"wide and few queries decide, so a difference here says little about the next hundred queries; judge more"
     )
 

@@ -104,7 +104,7 @@ def read_table(source: SourceRecipe, worth: Worth | None = None) -> Iterator[Row
                 "product_id": line.text("product_id") or hashlib.sha256(title.encode()).hexdigest()[:16],
             }
             | {field: product.texts(field) for field in FIELDS}
-            | {"rank": _rank(line)}
+            | {"rank": _rank(line, is_named="rank" in source.columns)}
             | told
             | (_published_split(line) if "split" in source.columns else {})
         )
@@ -134,13 +134,14 @@ def _found(lines: Sequence[Line], column: str, known: Mapping[str, Line]) -> lis
     return [known[line.needed(column)] for line in lines]
 
 
-def _rank(line: Line) -> float | None:
-    """Return the place that the list's own engine gave a product, if the file says so."""
-    if not (told := line.text("rank")):
-        return None
-    if math.isnan(place := number(told)):
+def _rank(line: Line, *, is_named: bool) -> float | None:
+    """Return the place that the list's own engine gave a product, if the file says so by a number."""
+    told = line.text("rank")
+    if math.isfinite(place := number(told)):
+        return place
+    if told and is_named:
         raise line.fault("rank", f"{shown(told)} is no number")
-    return place
+    return None
 
 
 def _published_split(line: Line) -> Row:

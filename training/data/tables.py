@@ -64,7 +64,7 @@ class Line:
     def _absence(self, column: str) -> str:
         if folded(self._name(column)) in self.cells:
             return "no value"
-        remedy = "; [data.sources.columns] maps yours" if self.names else ""
+        remedy = "; [data.sources.columns], or --column, maps yours" if self.names else ""
         return f"no such column among {shown(', '.join(self.cells))}{remedy}"
 
     def _text(self, column: str, value: Any) -> str:

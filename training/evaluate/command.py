@@ -64,7 +64,7 @@ def run(options: argparse.Namespace) -> int:
     lists = judgments.usable(chosen, options.shortest)
     if not lists:
         raise DataError(f"{given.file_of(options)}: no list has {options.shortest} products and two grades")
-    if warning := judgments.few(lists):
+    if warning := judgments.few(chosen, options.shortest):
         print(f"warning: {warning}", file=sys.stderr)
     systems = _distinct(_ordered(options, lists, corpus))
     comparison = Comparison(

@@ -15,6 +15,7 @@ from bundle.manifest import Calibration, QualityRow
 from training.data.lists import LABELS, JudgedList, by_list, encode_lists, rankable, read_lists, read_scores
 from training.data.sources import FIELDS
 from training.errors import StageError
+from training.evaluate.systems import bundle_scores
 from training.measure.baselines import bm25_scores, random_order
 from training.measure.figures import (
     GAIN_MAP,
@@ -34,11 +35,13 @@ ALL = "all sets"
 BM25 = "BM25"
 BM25_TITLE = "BM25, title only"
 BIENCODER = "bi-encoder, zero-shot"
+SHIPPED = "shipped default"
 TEACHER = "teacher"
 STUDENT = "student int8"
 STUDENT_FP32 = "student fp32"
 STUDENT_TORCH = "student torch"
 TEACHER_SCORES = "scores.parquet"  # of the teacher and panel stages: dataset, query_id, product_id, score
+FLOORS = (BM25, BIENCODER, SHIPPED)  # what a student has to beat to be of use
 MEMBERS = ("classifier ", "judge ", "cosine ")  # how the panel's other columns begin
 
 
@@ -92,6 +95,21 @@ def run(context: Context) -> Metrics:
     }
 
 
+def behind(rows: Sequence[QualityRow]) -> str:
+    """Return in one line what the student is behind on the validation lists by NDCG@10, of all sets if there are several."""
+    validation = [row for row in rows if row.metric == "ndcg@10" and row.dataset.endswith(" validation")]
+    pooled = [row for row in validation if row.dataset == f"{ALL} validation"] or validation
+    lost = [
+        row for row in pooled if row.value < 0 and row.model in {f"{STUDENT} - {other}" for other in FLOORS}
+    ]
+    told = (
+        f"{row.model.removeprefix(f'{STUDENT} - ')} (NDCG@10 {row.value:+.4f} [{row.low:+.4f}, {row.high:+.4f}], "
+        f"{row.lists} lists)"
+        for row in lost
+    )
+    return f"on the validation lists this model is behind {' and '.join(told)}" if lost else ""
+
+
 def by_dataset(lists: Sequence[JudgedList]) -> dict[str, list[int]]:
     """Return the places of each data set's lists, and of all of them together if there are several sets."""
     chosen: dict[str, list[int]] = {}
@@ -110,6 +128,8 @@ def _all_scores(context: Context, lists: Sequence[JudgedList]) -> dict[str, Scor
     }
     if context.recipe.evaluate.biencoder:
         scores[BIENCODER] = biencoder_scores(context.weights(context.recipe.evaluate.biencoder), lists)
+    if shipped := context.recipe.evaluate.shipped_manifest():
+        _, scores[SHIPPED] = bundle_scores(shipped.parent, lists)
     scores |= teacher_scores(context, lists)
     student = load(context.inputs("distil"))
     rows, contract = encode_lists(student.encoder, lists), student.contract
@@ -133,7 +153,7 @@ def _rows(
         rows += quality_rows(name, model, figures(lists, values, resamples))
     served = served_figures(lists, scores[STUDENT], calibration, LABELS, resamples)
     rows += quality_rows(name, STUDENT, served)
-    for other in (BM25, BIENCODER, TEACHER, STUDENT_FP32):
+    for other in (*FLOORS, TEACHER, STUDENT_FP32):
         if other in scores:
             paired = differences(lists, scores[STUDENT], scores[other], resamples)
             rows += quality_rows(name, f"{STUDENT} - {other}", paired)

@@ -48,7 +48,8 @@ class Service:
     @property
     def name(self) -> str:
         """What tables call it."""
-        return f"{self.model} at {urlsplit(self.url).netloc}" if self.model else urlsplit(self.url).netloc
+        host = urlsplit(self.url).netloc.rpartition("@")[2]
+        return f"{self.model} at {host}" if self.model else host
 
     def scores(self, judged: JudgedList) -> NDArray[np.float64]:
         """Return the scores of a list's products, in its order."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bundle.manifest import Manifest
 from bundle.score import class_probabilities, relevance
@@ -42,17 +43,20 @@ class System:
 
 def of_bundle(folder: Path, lists: Sequence[JudgedList], resamples: int) -> System:
     """Score the lists with a bundle's default graph; BundleError if it is not what it promises to be."""
+    manifest, scores = bundle_scores(folder, lists)
+    probabilities = class_probabilities(np.concatenate(scores), manifest.calibration)
+    served = by_list(relevance(probabilities, manifest.labels), lists)
+    more = _class_error(scores, lists, manifest, resamples) | score_error(served, lists, resamples)
+    return System(f"{manifest.name}@{manifest.version}", scores, more)
+
+
+def bundle_scores(folder: Path, lists: Sequence[JudgedList]) -> tuple[Manifest, list[NDArray[np.floating]]]:
+    """Return a bundle's manifest and the logits of its default graph; BundleError as in `of_bundle`."""
     bundle = read_bundle(folder.absolute().parent, folder.absolute().name)
     manifest = bundle.manifest
     session = verify_bundle(bundle, OrtSession)
     encoder = PairEncoder(bundle.files[manifest.tokenizer], manifest.text)
-    logits = score_rows(session, encode_lists(encoder, lists), manifest.text)
-    served = relevance(class_probabilities(logits, manifest.calibration), manifest.labels)
-    scores = by_list(logits, lists)
-    more = _class_error(scores, lists, manifest, resamples) | score_error(
-        by_list(served, lists), lists, resamples
-    )
-    return System(f"{manifest.name}@{manifest.version}", scores, more)
+    return manifest, by_list(score_rows(session, encode_lists(encoder, lists), manifest.text), lists)
 
 
 def of_service(service: Service, lists: Sequence[JudgedList], resamples: int) -> System:

@@ -7,6 +7,7 @@ Invariant: every number on the card is in the manifest.
 from collections.abc import Sequence
 
 from bundle.manifest import Manifest
+from training.evaluate.evaluate import behind
 from training.measure.figures import tables
 
 SHOWN = ("ndcg@10", "ndcg", "pair accuracy", "auc exact", "calibration error")
@@ -18,10 +19,12 @@ def card(manifest: Manifest, *, data: Sequence[str] = (), limits: Sequence[str] 
     fields = ", ".join(field.name for field in manifest.text.fields)
     gains = ", ".join(f"{label.name} {label.gain:g}" for label in manifest.labels)
     shown = [row for row in manifest.quality.rows if row.metric in SHOWN]
+    warning = behind(manifest.quality.rows)
     return "\n".join(
         [
             f"# {manifest.name} {manifest.version}",
             "",
+            *([f"> **Warning:** {warning}.", ""] if warning else []),
             "A small cross-encoder that scores how relevant a product is to a shopper's query.",
             f"It was distilled from a larger teacher ({told.teacher}) by margin-MSE within queries.",
             "",

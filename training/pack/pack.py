@@ -16,6 +16,7 @@ from typing import Any
 from bundle.manifest import Calibration, Golden, Manifest, Provenance, Quality, QualityRow, TextContract
 from training.data.golden import golden_pairs
 from training.data.lists import LABELS, read_lists
+from training.evaluate.evaluate import behind
 from training.evaluate.reference import SAMPLE_PAIRS, sample_lists
 from training.pack.assemble import (
     GOLDEN_FILE,
@@ -52,7 +53,14 @@ def run(context: Context) -> Metrics:
         card=partial(card, data=recipe.data, limits=recipe.limits),
     )
     size = sum(entry.size for entry in bundle.manifest.files.values())
-    return {"id": bundle.id, "path": name, "bytes": size, "golden": bundle.manifest.golden.rows}
+    told: dict[str, int | str] = {
+        "id": bundle.id,
+        "path": name,
+        "bytes": size,
+        "golden": bundle.manifest.golden.rows,
+    }
+    warning = behind(bundle.manifest.quality.rows)
+    return told | ({"warning": warning} if warning else {})
 
 
 def _reference(context: Context) -> Sample:

@@ -138,7 +138,7 @@ def _study(shown: ShownRecipe, rows: Sequence[Row], lists: Sequence[JudgedList],
             )
         table.append(line)
     over = "One seed" if seeds == 1 else f"Means over {seeds} seeds"
-    text = f"{shown.text} {over}; differences are paired with {reference.name}.".strip()
+    text = f"{shown.text}\n{over}; differences are paired with {reference.name}.".strip()
     drawn = []
     if shown.kind == "scaling":
         drawn = [

@@ -6,6 +6,7 @@ Invariant: light to import, so that reading a recipe loads no model library.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
@@ -20,3 +21,12 @@ class EvaluateRecipe(Section):
     min_pairs: int = Field(5, ge=2, description="judged products a list needs")
     resamples: int = Field(2000, ge=100, description="bootstrap draws of lists")
     biencoder: str = Field("", description="sentence encoder for the zero-shot baseline; empty leaves it out")
+    shipped: str = Field(
+        "models/default",
+        description="bundle to stand beside the student, where it is there; empty leaves it out",
+    )
+
+    def shipped_manifest(self) -> Path | None:
+        """Return the manifest of that bundle, if it is there."""
+        path = Path(self.shipped) / "manifest.json"
+        return path if self.shipped and path.is_file() else None

@@ -42,7 +42,7 @@ def test_every_row_is_computed_once_at_its_length() -> None:
 
 
 def test_engine_failures_are_told() -> None:
-    """A session that fails ends the measurement with its error, and no time comes of it."""
+    """A session that fails ends the measurement at once with its error, and no time comes of it."""
     bundle, _ = open_bundle("tiny")
     (rows,) = make_lists(bundle, 2, 1, seed=1)
 

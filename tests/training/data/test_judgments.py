@@ -92,7 +92,6 @@ def test_the_lists_own_order_is_kept(tmp_path: Path) -> None:
         (["query,title,grade", "hat,Hat,0", "hat,Cap,0"], "no second grade"),
         (["query,title,grade", "hat,Hat,2", "shoe,Boot,0"], "no query has products of two different grades"),
         (["query,title,grade", "hat,Hat,good", "hat,Cap,bad"], "'good' is none of 0, 1, 2 and 3"),
-        (["query,title,grade,rank", "hat,Hat,1,first", "hat,Cap,0,2"], "column rank: 'first' is no number"),
     ],
 )
 def test_what_cannot_be_measured_on_is_refused(tmp_path: Path, lines: list[str], told: str) -> None:
@@ -101,6 +100,15 @@ def test_what_cannot_be_measured_on_is_refused(tmp_path: Path, lines: list[str],
         read_judgments(written(tmp_path / "own.csv", *lines))
 
     assert "\n" not in str(refused.value)
+
+
+def test_a_rank_that_is_none_is_refused_where_it_is_named(tmp_path: Path) -> None:
+    """A column that happens to be called rank may hold anything; one that is named as the rank holds numbers."""
+    path = written(tmp_path / "own.csv", "query,title,grade,rank", "hat,Hat,1,first", "hat,Cap,0,2")
+
+    assert [one.ranks for one in read_judgments(path)] == [(None, 2.0)]
+    with pytest.raises(DataError, match="column rank: 'first' is no number"):
+        read_judgments(path, columns={"rank": "rank"})
 
 
 def test_products_that_are_missing_are_counted(tmp_path: Path) -> None:
@@ -134,5 +142,5 @@ def test_few_lists_are_told(tmp_path: Path) -> None:
     lists = read_judgments(written(tmp_path / "own.csv", "query,title,grade", *rows))
 
     assert len(usable(lists)) == 19
-    assert few(lists).startswith("only 19 of 25 lists have products of two grades")
+    assert few(lists).startswith("only 19 of 25 lists have 2 products and two grades")
     assert few([*lists, lists[0]]) == ""

@@ -64,7 +64,7 @@ def test_few_lists_are_warned_of(
     assert main(["evaluate", "--bundle", str(tiny_bundle / "tiny"), "--judgments", str(judgments)]) == 0
 
     told = capsys.readouterr()
-    assert told.err.startswith("warning: only 5 of 5 lists have products of two grades")
+    assert told.err.startswith("warning: only 5 of 5 lists have 2 products and two grades")
     assert "Careful: only 5 of 5 lists" in told.out
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from bundle.errors import GoldenMismatch
-from bundle.manifest import Calibration
+from bundle.manifest import Calibration, QualityRow
 from bundle.store import read_bundle
 from bundle.verify import read_golden, verify_bundle
 from tests.training import support
@@ -133,6 +133,64 @@ def test_a_changed_graph_fails_the_golden_rows(packed: Any) -> None:
 
     with pytest.raises(GoldenMismatch):
         verify_bundle(bundle, Shifted)
+
+
+def test_a_bundle_that_is_behind_says_so_first(packed: Any, tmp_path: Path) -> None:
+    """A student of random weights is behind BM25: the card opens with it, and the stage warns of it."""
+    root = support.copy_run(packed.out.parent, tmp_path / "run")
+    shutil.rmtree(root / "bundle")
+    made = support.make_context(root, "bundle", *OVERRIDES, *CARD)
+    told = pack.run(made)
+    bundle = read_bundle(made.out, "tiny")
+    warning = evaluate.behind(bundle.manifest.quality.rows)
+
+    assert "behind BM25 (NDCG@10 -0." in warning
+    assert bundle.files["card.md"].decode().splitlines()[2] == f"> **Warning:** {warning}."
+    assert told["warning"] == warning
+
+
+def test_the_shipped_default_stands_beside_the_student(
+    packed: Any, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    """The bundle that the recipe calls shipped is measured on the same lists, with the difference to it."""
+    root = support.copy_run(packed.out.parent, tmp_path / "run")
+    made = support.make_context(root, "evaluate", *OVERRIDES, f"evaluate.shipped={tiny_bundle / 'tiny'}")
+    evaluate.run(made)
+    rows = {
+        (row["dataset"], row["model"]): row["value"]
+        for row in json.loads((made.out / "quality.json").read_text())["rows"]
+        if row["metric"] == "ndcg@10"
+    }
+
+    ahead = rows["s validation", evaluate.STUDENT] - rows["s validation", evaluate.SHIPPED]
+    assert rows["s validation", f"{evaluate.STUDENT} - {evaluate.SHIPPED}"] == pytest.approx(ahead)
+
+
+def row(model: str, value: float, dataset: str = "a validation", metric: str = "ndcg@10") -> QualityRow:
+    """A figure whose interval is 0.01 to each side."""
+    return QualityRow(
+        dataset=dataset, metric=metric, model=model, value=value, low=value - 0.01, high=value + 0.01, lists=9
+    )
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        ([row("student int8 - BM25", 0.1), row("student int8 - teacher", -0.1)], ""),
+        ([row("student int8 - BM25", -0.1, "a test"), row("student int8 - BM25", -0.1, metric="ndcg")], ""),
+        (
+            [row("student int8 - BM25", -0.05), row("student int8 - shipped default", -0.079)],
+            (
+                "on the validation lists this model is behind BM25 (NDCG@10 -0.0500 [-0.0600, -0.0400], 9 lists) and "
+                "shipped default (NDCG@10 -0.0790 [-0.0890, -0.0690], 9 lists)"
+            ),
+        ),
+        ([row("student int8 - BM25", -0.1), row("student int8 - BM25", 0.1, "all sets validation")], ""),
+    ],
+)
+def test_being_behind_is_told_of_what_a_student_has_to_beat(rows: list[QualityRow], told: str) -> None:
+    """BM25, the zero-shot encoder and the shipped default count, on validation, of several sets all together."""
+    assert evaluate.behind(rows) == told
 
 
 def test_card_tells_data_quality_and_limits(packed: Any) -> None:
