@@ -225,21 +225,21 @@ ADAPTERS: dict[type[nn.Module], Callable[[Any], Parts]] = {
 }
 
 
-def parts(model: nn.Module) -> Parts:
+def parts(model: nn.Module, labels: int = 1) -> Parts:
     """Return the weights of a model; ValueError if it is not one that the flat computation stands for."""
-    reason = unsupported(model)
+    reason = unsupported(model, labels)
     if reason:
         raise ValueError(f"no flat graph for this model: {reason}")
     with torch.no_grad():
         return ADAPTERS[type(model)](model)
 
 
-def unsupported(model: nn.Module) -> str:
-    """Say why a model has no flat form, or return an empty string."""
+def unsupported(model: nn.Module, labels: int = 1) -> str:
+    """Say why a model has no flat form of so many logits, or return an empty string."""
     if type(model) not in ADAPTERS:
         return f"{type(model).__name__} is none of {', '.join(sorted(kind.__name__ for kind in ADAPTERS))}"
     config = model.config
-    if config.num_labels != 1:
+    if config.num_labels != labels:
         return f"it has {config.num_labels} labels, and only the logit of a single one is relevance"
     if getattr(config, "is_decoder", False):
         return "it is a decoder, whose tokens do not see those that follow"

@@ -22,6 +22,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 from bundle.verify import INPUT_NAMES, OUTPUT_NAME, Session
 from training.errors import StageError
 from training.export.architectures import unsupported
+from training.export.classes import ExpectedGain
 from training.export.flat import FlatBert
 from training.export.optimum_export import export_by_optimum
 from training.models.hub import load_model
@@ -36,17 +37,19 @@ LONGEST = 512  # tokens of a row, where the model's positions allow as many
 class PlainGraph(nn.Module):
     """Any sequence-classification model of one label, with our inputs and output."""
 
-    def __init__(self, model: PreTrainedModel) -> None:
-        """Wrap the model; type ids are passed on only if it takes them."""
+    def __init__(self, model: nn.Module, relevance: ExpectedGain | None = None) -> None:
+        """Wrap the model; type ids are passed on only if it takes them. `relevance` makes one logit of its classes."""
         super().__init__()
         self.model = model
+        self.relevance = relevance
         parameters = inspect.signature(model.forward).parameters
         self.takes_types = "token_type_ids" in parameters and getattr(model.config, "type_vocab_size", 0) > 1
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
         """Return the relevance logit of every row."""
         types = {"token_type_ids": token_type_ids} if self.takes_types else {}
-        return self.model(input_ids=input_ids, attention_mask=attention_mask, **types).logits[:, 0]
+        logits = self.model(input_ids=input_ids, attention_mask=attention_mask, **types).logits
+        return logits[:, 0] if self.relevance is None else self.relevance(logits)
 
 
 def load_student(folder: Path) -> PreTrainedModel:
@@ -61,23 +64,25 @@ def load_student(folder: Path) -> PreTrainedModel:
     return model.eval()
 
 
-def graph_module(model: PreTrainedModel, graph: str, *, fused: bool = False) -> nn.Module:
+def graph_module(
+    model: nn.Module, graph: str, *, fused: bool = False, relevance: ExpectedGain | None = None
+) -> nn.Module:
     """The module to export: `flat` where the architecture has it, else the model as it is.
 
-    `fused` is for the flat one alone: attention as one operator.
+    `fused` is for the flat one alone: attention as one operator. `relevance` makes one logit of several classes.
     """
-    if graph == "flat" and not unsupported(model):
-        return FlatBert(model, fused=fused).eval()
-    return PlainGraph(model).eval()
+    if graph == "flat" and not unsupported(model, 1 if relevance is None else relevance.classes):
+        return FlatBert(model, fused=fused, relevance=relevance).eval()
+    return PlainGraph(model, relevance).eval()
 
 
-def to_onnx(module: nn.Module, opset: int) -> onnx.ModelProto:
+def to_onnx(module: nn.Module, opset: int, longest: int = LONGEST) -> onnx.ModelProto:
     """Trace the module with free batch and sequence; one self-contained, checked graph.
 
-    Its opset is the one asked for, or the module's `least_opset` if that is later.
+    Its opset is the one asked for, or the module's `least_opset` if that is later. Rows have up to `longest` tokens.
     """
     example = {name: torch.ones(2, 16, dtype=torch.int64) for name in INPUT_NAMES}
-    longest = min(getattr(module, "longest", LONGEST), LONGEST)
+    longest = min(getattr(module, "longest", longest), longest)
     axes = {
         0: torch.export.Dim("batch", min=1, max=4096),
         1: torch.export.Dim("sequence", min=2, max=longest),

@@ -20,6 +20,7 @@ from torch.nn.functional import embedding
 from torch.onnx.ops import attention
 
 from training.export.architectures import ACTIVATIONS, LayerParts, Parts, parts
+from training.export.classes import ExpectedGain
 
 FUSED_OPSET = 23  # the first with an operator for attention
 _MASKED = -1e4  # exp of it is 0 in float32, as of the -inf it stands for
@@ -112,13 +113,19 @@ def attend_fused(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, heads:
 class FlatBert(nn.Module):
     """Relevance logits [batch] from token ids, mask and type ids, each int64 [batch, sequence]."""
 
-    def __init__(self, model: nn.Module, *, fused: bool = False) -> None:
+    def __init__(
+        self, model: nn.Module, *, fused: bool = False, relevance: ExpectedGain | None = None
+    ) -> None:
         """Take over the weights of a one-label model; ValueError if it computes something else.
 
-        `fused` makes attention one operator of ONNX, which graphs have from opset 23 on.
+        `fused` makes attention one operator of ONNX, which graphs have from opset 23 on. `relevance` makes one
+        logit of a model's classes.
         """
         super().__init__()
-        found = parts(model)
+        found = parts(model, 1 if relevance is None else relevance.classes)
+        head = found.classifier
+        if relevance is not None and relevance.is_linear:
+            head, relevance = relevance.folded(head), None
         self.longest = found.longest
         self.least_opset = FUSED_OPSET if fused else 0
         self.fused = fused
@@ -127,7 +134,8 @@ class FlatBert(nn.Module):
         self.layers = nn.ModuleList(_Layer(layer, found, fused=fused) for layer in found.layers)
         self.pooler = _Linear(found.pooler)
         self.pooled = found.pooled
-        self.classifier = _Linear(found.classifier)
+        self.classifier = _Linear(head)
+        self.relevance = relevance
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
         """Return the relevance logit of every row; an architecture without token types ignores them."""
@@ -136,7 +144,8 @@ class FlatBert(nn.Module):
         for layer in self.layers[:-1]:
             rows = layer(rows, bias, first_only=False)
         first = self.layers[-1](rows, bias, first_only=True)
-        return self.classifier(self.pooled(self.pooler(first)))[:, 0]
+        logits = self.classifier(self.pooled(self.pooler(first)))
+        return logits[:, 0] if self.relevance is None else self.relevance(logits)
 
     def _bias(self, attention_mask: Tensor) -> Tensor:
         """What is added to attention scores: very much less for a masked key, and what the distance to it is worth."""

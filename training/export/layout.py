@@ -60,6 +60,8 @@ def encoder_layout(graph: bytes) -> EncoderLayout | None:
         places[name] = Place(offset=graph.find(raw), shape=shape, dtype=dtype)
     if min(place.offset for place in places.values()) < 0:
         return None  # written as something else than bytes
+    if places["classifier.weight"].shape[1:] != (1,):
+        return None  # several classes, of which the graph makes one logit
     attention = next(node for node in nodes if node.op_type == "Attention")
     return EncoderLayout(
         layers=depth,
