@@ -112,6 +112,8 @@ def read_order(options: argparse.Namespace) -> Order:
             )
     if options.max_length < 0 or options.query_tokens < 0:
         raise StageError("--max-length and --query-tokens: expected numbers above 0")
+    if not options.separator[:1].isspace() or len(options.separator) > 16:
+        raise StageError(f"--separator {options.separator!r}: expected up to 16 characters that begin with white space")
     if (options.products or options.queries) and not options.pairs:
         raise StageError("--products and --queries are texts for --pairs, which is not given")
     return Order(
