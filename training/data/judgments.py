@@ -60,13 +60,16 @@ def read_judgments(
     return lists
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options that name judgements, for `given` to read."""
-    add = parser.add_argument_group("judgements").add_argument
+def arguments(
+    parser: argparse.ArgumentParser, *names: str, title: str = "judgements", required: bool = True
+) -> None:
+    """Add the options that name judgements, for `given` to read; `names` are others for --judgments."""
+    add = parser.add_argument_group(title).add_argument
     add(
         "--judgments",
+        *names,
         type=Path,
-        required=True,
+        required=required,
         metavar="FILE",
         help="a table, Quepid's export, qrels or a folder",
     )

@@ -29,13 +29,15 @@ from tests.training.families import make
 from training.data.golden import golden_pairs
 from training.data.synthetic import judged_pairs
 
-LENGTH = 96  # tokens of a pair
+LENGTH = 512  # tokens of a pair
 VOCABULARY = 1100  # rows of the model: enough for tables of words to be made int8
 WORDS = sorted(
     {
         word
         for row in judged_pairs(0, 20)
-        for word in f"{row['query']} {row['title']} {row['description']}".replace(".", "").replace(",", "").split()
+        for word in f"{row['query']} {row['title']} {row['description']}".replace(".", "")
+        .replace(",", "")
+        .split()
     }
     | {"garden", "hose", "green", "Expandable", "15", "m"}
 )
@@ -110,16 +112,38 @@ TOKENIZERS: Mapping[str, Callable[[], Any]] = {
 COUNTED = {"mpnet", "roberta", "camembert", "xlm-roberta"}  # positions from the padding's on
 
 
-def save_folder(folder: Path, kind: str, *, length: int = LENGTH, padding_side: str = "right", **changes: Any) -> Path:
-    """Write a cross-encoder as transformers does."""
+def tokenizer_of(kind: str, *, padding_side: str = "right") -> Any:
+    """The tokenizer of an architecture, as its folders have it."""
     tokenizer = TOKENIZERS[kind]()
-    tokenizer.model_max_length, tokenizer.padding_side = length, padding_side
-    places = length + (tokenizer.pad_token_id + 1 if kind in COUNTED else 0)
-    told = {"vocab_size": VOCABULARY, "max_position_embeddings": places, "pad_token_id": tokenizer.pad_token_id}
-    model = make(kind, **told | changes)
-    model.save_pretrained(folder)
+    tokenizer.model_max_length, tokenizer.padding_side = LENGTH, padding_side
+    return tokenizer
+
+
+def model_of(kind: str, tokenizer: Any, **changes: Any) -> Any:
+    """The model of an architecture, two layers deep, with places for `LENGTH` tokens."""
+    places = LENGTH + (tokenizer.pad_token_id + 1 if kind in COUNTED else 0)
+    told = {
+        "vocab_size": VOCABULARY,
+        "max_position_embeddings": places,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    told |= {"n_layers": 2} if kind == "distilbert" else {"num_hidden_layers": 2}
+    told |= {"local_attention": 16} if kind == "modernbert" else {}
+    return make(kind, **told | changes)
+
+
+def save_folder(folder: Path, kind: str, *, padding_side: str = "right", **changes: Any) -> Path:
+    """Write a cross-encoder as transformers does."""
+    tokenizer = tokenizer_of(kind, padding_side=padding_side)
+    model_of(kind, tokenizer, **changes).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def edit_json(path: Path, **changes: Any) -> None:
+    """Change keys of a JSON file, or make one."""
+    told = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps(told | changes))
 
 
 PRODUCTS = [
@@ -128,7 +152,7 @@ PRODUCTS = [
     Product(title="園芸用ホース 15メートル 緑", color="緑"),
     Product(brand="Norvik", color="red"),
     Product(text="A plain text: garden hose, green"),
-    Product(title="red shoes " * 200, brand="lost"),
+    Product(title="red shoes " * 400, brand="lost"),
     Product(),
 ]
 QUERIES = ["garden hose 15m", "Running shoes, RED", "ホース"]
