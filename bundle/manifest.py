@@ -101,7 +101,11 @@ class PairTemplate(_Record):
 
 
 class TextContract(_Record):
-    """How a query and a product become at most `max_length` token ids below `vocabulary`."""
+    """How a query and a product become at most `max_length` token ids below `vocabulary`.
+
+    Each field is tokenized by itself; with a `separator` they are read as one text, in which it stands between the
+    fields that are not blank, each without white space at its ends.
+    """
 
     version: Annotated[int, Field(ge=1)]
     query_max_chars: Annotated[int, Field(gt=0)]
@@ -110,6 +114,7 @@ class TextContract(_Record):
     max_length: Annotated[int, Field(gt=0, le=8192)]
     vocabulary: Annotated[int, Field(gt=0)]
     template: PairTemplate
+    separator: Annotated[str, Field(pattern=r"^\s", max_length=16)] | None = None
 
     @model_validator(mode="after")
     def _is_coherent(self) -> Self:

@@ -5,7 +5,8 @@ Invariant: what is unpacked is what was packed, under the contract it was packed
 
 A payload is a row of little-endian unsigned numbers, of 16 bits where the contract allows it and else of 32:
 first one head for each field of the contract (twice its number of ids, plus one if text of it was cut off),
-then the ids of all fields in order.
+then the ids of all fields in order. Under a contract with a separator the fields are as they follow others, and one more
+says how they begin: which field comes first, then its ids without a separator.
 """
 
 import hashlib
@@ -33,11 +34,13 @@ class PayloadLayout:
     __slots__ = ("_fields", "_heads", "_type", "number_bytes")
 
     def __init__(self, contract: TextContract) -> None:
-        largest = max(contract.vocabulary - 1, *(2 * field.max_tokens + 1 for field in contract.fields))
+        extra = contract.separator is not None
+        most = max(field.max_tokens for field in contract.fields) + extra
+        largest = max(contract.vocabulary - 1, 2 * most + 1)
         is_short = largest <= _MAX_SHORT
         self._type: np.dtype[np.unsignedinteger] = np.dtype("<u2" if is_short else "<u4")
         self.number_bytes = self._type.itemsize
-        self._fields = len(contract.fields)
+        self._fields = len(contract.fields) + extra
         self._heads = Struct(f"<{self._fields}{'H' if is_short else 'I'}")
 
     def pack(self, fields: Sequence[FieldIds]) -> bytes:
@@ -90,4 +93,6 @@ def text_key(tokenizer_json: bytes, contract: TextContract) -> str:
     fields = [(field.name, field.max_chars, field.max_tokens) for field in contract.fields]
     tokenizer = hashlib.sha256(tokenizer_json).hexdigest()
     parts = [PAYLOAD_VERSION, contract.version, contract.vocabulary, fields, tokenizer, tokenizers_version]
+    if contract.separator is not None:
+        parts.append(contract.separator)
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]

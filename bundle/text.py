@@ -7,6 +7,7 @@ Invariant: a row depends on its query and product alone, and any two strings giv
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -98,20 +99,22 @@ class PairEncoder:
         tokenizer.no_truncation()  # the file may carry both, and they would act before the contract does
         tokenizer.no_padding()
         tokenizer.encode_special_tokens = True  # a "[SEP]" in a title is text, it must not forge a separator
-        self._tokens = TextTokens(tokenizer)
+        self._tokens = TextTokens(tokenizer, are_joined=contract.separator is not None)
         self._contract = contract
         self._limits = [
             (Product._fields.index(field.name), field.max_chars, field.max_tokens)
             for field in contract.fields
         ]
+        self._separator = contract.separator
         self._layout = PayloadLayout(contract)
         self._unknown_id = find_unknown_id(tokenizer, tokenizer_json)
         self.text_key: Final = text_key(tokenizer_json, contract)
 
     def pack(self, products: Sequence[Product]) -> list[bytes]:
         """Return what `encode` needs of each product, tokenized; valid under this `text_key` alone."""
-        tokens = self._tokens.of(self._texts("", products))
-        return [self._layout.pack(self._fields(product, tokens)) for product in products]
+        texts = chain(self._texts("", products), *map(self._following, products))
+        tokens = self._tokens.of(texts)
+        return [self._layout.pack(self._packable(product, tokens)) for product in products]
 
     def packed_tokens(self, payload: bytes) -> int:
         """Return how many tokens a payload holds, without reading it; a row has room for that many at most."""
@@ -148,10 +151,9 @@ class PairEncoder:
         for product in products:
             row_tokens = fixed + query_use.tokens
             fields = []
-            for place, max_chars, limit in self._limits:
-                text = product[place]
-                if text:
-                    ids, over_chars = tokens(_clip(text, max_chars)), max(0, len(text) - max_chars)
+            for read, (place, max_chars, limit) in zip(self._spoken(product), self._limits, strict=True):
+                if read:
+                    ids, over_chars = tokens(read), max(0, len(product[place]) - max_chars)
                     room = contract.max_length - row_tokens
                     name = Product._fields[place]
                     fields.append(self._use(name, ids, limit, room=room, over_chars=over_chars))
@@ -180,22 +182,54 @@ class PairEncoder:
         for product in products:
             own = product.overrides if isinstance(product, Packed) else product
             if own is not None:
-                yield from (
-                    _clip(own[place], max_chars) for place, max_chars, _ in self._limits if own[place]
-                )
+                yield from filter(None, self._spoken(own))
+                if own is not product:
+                    yield from filter(None, self._following(own))
 
-    def _fields(self, product: Product, tokens: TokensOf) -> list[FieldIds]:
-        """Return every field of the contract in order."""
+    def _clipped(self, product: Product) -> list[str]:
+        """Return the text of every field of the contract in order."""
+        texts = [_clip(product[place], max_chars) for place, max_chars, _ in self._limits]
+        return texts if self._separator is None else [text.strip() for text in texts]
+
+    def _spoken(self, product: Product) -> list[str]:
+        """Return every field as it is tokenized: those after the first that is not blank begin with the separator."""
+        texts = self._clipped(product)
+        if self._separator is None:
+            return texts
+        first = _first(texts)
         return [
-            _read(product[place], max_chars, max_tokens, tokens)
-            for place, max_chars, max_tokens in self._limits
+            self._separator + text if text and place > first else text for place, text in enumerate(texts)
         ]
+
+    def _following(self, product: Product) -> list[str]:
+        """Return every field as one that is not the first; nothing where that makes no difference."""
+        if self._separator is None:
+            return []
+        return [self._separator + text if text else "" for text in self._clipped(product)]
+
+    def _fields(self, product: Product, texts: Sequence[str], tokens: TokensOf) -> list[FieldIds]:
+        """Return the ids of every field of the contract, given the texts that they are read as."""
+        return [
+            _cut(text, tokens, max_tokens, was_clipped=len(product[place]) > max_chars)
+            for text, (place, max_chars, max_tokens) in zip(texts, self._limits, strict=True)
+        ]
+
+    def _packable(self, product: Product, tokens: TokensOf) -> list[FieldIds]:
+        """Return what a payload is made of; with a separator, how the product begins comes last."""
+        spoken = self._fields(product, self._spoken(product), tokens)
+        if self._separator is None:
+            return spoken
+        first = _first(self._clipped(product))
+        ids, was_cut = spoken[first] if first < len(spoken) else _NOTHING
+        return [*self._fields(product, self._following(product), tokens), (pack_ids([first]) + ids, was_cut)]
 
     def _bodies(self, products: Sequence[Product | Packed], tokens: TokensOf) -> Iterator[FieldIds]:
         """Yield the ids of all fields of each product, and whether text of any was cut off."""
         for product in products:
             if isinstance(product, Product):
-                yield _joined(self._fields(product, tokens))
+                yield _joined(self._fields(product, self._spoken(product), tokens))
+            elif self._separator is not None:
+                yield _joined(self._begun(product, tokens))
             elif product.overrides is None:
                 yield self._layout.read(product.payload)
             else:
@@ -203,15 +237,25 @@ class PairEncoder:
 
     def _overridden(self, payload: bytes, overrides: Product, tokens: TokensOf) -> list[FieldIds]:
         """Return every field of a packed product, those given anew in place of its own."""
+        mine = self._fields(overrides, self._spoken(overrides), tokens)
+        kept = self._layout.read_fields(payload)
         return [
-            mine if overrides[place] else kept
-            for (place, _, _), mine, kept in zip(
-                self._limits,
-                self._fields(overrides, tokens),
-                self._layout.read_fields(payload),
-                strict=True,
-            )
+            mine[number] if overrides[place] else kept[number]
+            for number, (place, _, _) in enumerate(self._limits)
         ]
+
+    def _begun(self, product: Packed, tokens: TokensOf) -> list[FieldIds]:
+        """Return the fields of a packed product that are not blank, the first of them as it begins a text."""
+        *kept, (start, was_cut) = self._layout.read_fields(product.payload)
+        overrides = product.overrides or Product()
+        texts, follow = self._clipped(overrides), self._fields(overrides, self._following(overrides), tokens)
+        own = unpack_ids(start[:TOKEN_BYTES])[0]
+        first = min(own, _first(texts))
+        if first == len(kept):
+            return []
+        begin = self._fields(overrides, self._spoken(overrides), tokens)[first]
+        rest = (follow[place] if texts[place] else kept[place] for place in range(first + 1, len(kept)))
+        return [begin if texts[first] else (start[TOKEN_BYTES:], was_cut), *rest]
 
 
 def _clip(text: str, max_chars: int) -> str:
@@ -225,10 +269,20 @@ def _joined(fields: Sequence[FieldIds]) -> FieldIds:
     return b"".join([ids for ids, _ in fields]), True in [was_cut for _, was_cut in fields]
 
 
+def _first(texts: Sequence[str]) -> int:
+    """Return the place of the first text that is not empty, their number if there is none."""
+    return next((place for place, text in enumerate(texts) if text), len(texts))
+
+
 def _read(text: str, max_chars: int, max_tokens: int, tokens: TokensOf) -> FieldIds:
     """Return the ids of a text within its limits, and whether any of it was cut off."""
+    return _cut(_clip(text, max_chars), tokens, max_tokens, was_clipped=len(text) > max_chars)
+
+
+def _cut(text: str, tokens: TokensOf, max_tokens: int, *, was_clipped: bool) -> FieldIds:
+    """Return the ids of a clipped text within its limit, and whether any of it was cut off."""
     if not text:
-        return _NOTHING
-    ids = tokens(_clip(text, max_chars))
+        return b"", was_clipped
+    ids = tokens(text)
     most = max_tokens * TOKEN_BYTES
-    return ids[:most], len(text) > max_chars or len(ids) > most
+    return ids[:most], was_clipped or len(ids) > most

@@ -28,17 +28,21 @@ TOKEN_BYTES: Final = 4
 class TextTokens:
     """The token ids of texts; safe to share between threads."""
 
-    __slots__ = ("_tokenizer", "_words")
+    __slots__ = ("_are_joined", "_tokenizer", "_words")
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        """Use a tokenizer as it is set up, whose settings must not change from here on."""
+    def __init__(self, tokenizer: Tokenizer, *, are_joined: bool = False) -> None:
+        """Use a tokenizer as it is set up, whose settings must not change from here on.
+
+        `are_joined` says that texts have something put before them that those who ask do not know of.
+        """
         self._tokenizer = tokenizer
+        self._are_joined = are_joined
         self._words = _Words(tokenizer) if reads_words_alone(tokenizer) else None
 
     @property
     def reads_words_alone(self) -> bool:
-        """Whether a text's ids are those of its words, one after the other."""
-        return self._words is not None
+        """Whether a product's ids are those of the words of its fields, one after the other."""
+        return self._words is not None and not self._are_joined
 
     def of(self, texts: Iterable[str]) -> TokensOf:
         """Return what gives the ids of each of the texts."""

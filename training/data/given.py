@@ -17,20 +17,31 @@ from training.data.lists import JudgedList
 from training.errors import DataError
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options that name judgements, for `given` to read."""
-    group = parser.add_argument_group("judgements")
+def arguments(
+    parser: argparse.ArgumentParser,
+    *names: str,
+    title: str = "judgements",
+    required: bool = True,
+    clicks: bool = True,
+) -> None:
+    """Add the options that name judgements, for `given` to read; `names` are others for --judgments.
+
+    With `clicks`, a file of clicks may stand in their place.
+    """
+    group = parser.add_argument_group(title)
     add = group.add_argument
-    kinds = group.add_mutually_exclusive_group(required=True)
+    kinds = group.add_mutually_exclusive_group(required=required)
     kinds.add_argument(
-        "--judgments", type=Path, metavar="FILE", help="a table, Quepid's export, qrels or a folder"
+        "--judgments", *names, type=Path, metavar="FILE", help="a table, Quepid's export, qrels or a folder"
     )
-    kinds.add_argument(
-        "--clicks",
-        type=Path,
-        metavar="FILE",
-        help="a table of query, product, impressions, clicks and, if known, position, in place of judgements",
-    )
+    parser.set_defaults(clicks=None)
+    if clicks:
+        kinds.add_argument(
+            "--clicks",
+            type=Path,
+            metavar="FILE",
+            help="a table of query, product, impressions, clicks and, if known, position, in place of judgements",
+        )
     add(
         "--products",
         type=Path,

@@ -32,6 +32,7 @@ class ExpectedGain(nn.Module):
         self.log_up, self.log_down = worth[self.up].log(), (1 - worth)[self.down].log()
 
     def forward(self, logits: Tensor) -> Tensor:
+        """Return the logit of each row's expected gain."""
         above = torch.logsumexp(logits[:, self.up] + self.log_up, dim=1)
         return above - torch.logsumexp(logits[:, self.down] + self.log_down, dim=1)
 

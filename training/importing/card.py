@@ -10,11 +10,18 @@ from bundle.manifest import Manifest
 from training.measure.figures import tables
 from training.pack.card import SHOWN
 
+UNMEASURED = "Not measured: no judgements were given. `python -m training evaluate` measures it on yours."
+
 
 def card(manifest: Manifest, *, made: Sequence[str], text: str, score: Sequence[str]) -> str:
     """Return the card as Markdown, one sentence a line; `made`, `text` and `score` are what the import said of each."""
-    told, graph = manifest.provenance, manifest.graph()
+    told, graph, contract = manifest.provenance, manifest.graph(), manifest.text
     shown = [row for row in manifest.quality.rows if row.metric in SHOWN]
+    measured = [
+        "On the judged lists that were given. Their order is the model's own; calibration was fitted on them.",
+        "",
+    ]
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(told.libraries.items()))
     return "\n".join(
         [
             f"# {manifest.name} {manifest.version}",
@@ -24,11 +31,9 @@ def card(manifest: Manifest, *, made: Sequence[str], text: str, score: Sequence[
             "",
             "## Text",
             "",
-            f"It reads the query, at most {manifest.text.query_max_tokens} tokens of it, and as second text the product's "
-            f"{text}.",
+            f"It reads the query, at most {contract.query_max_tokens} tokens of it, and as second text the product's {text}.",
             "A product that is sent as one text is read as that text.",
-            f"Query and product have at most {manifest.text.max_length} tokens together; a product that does not fit loses "
-            "its end.",
+            f"Both have at most {contract.max_length} tokens together; a product that does not fit loses its end.",
             "",
             "## Score",
             "",
@@ -36,23 +41,14 @@ def card(manifest: Manifest, *, made: Sequence[str], text: str, score: Sequence[
             "",
             "## Quality",
             "",
-            *(
-                [
-                    "On the judged lists that were given; calibration was fitted on the same lists, the order of products was "
-                    "not.",
-                    "",
-                    tables(shown),
-                ]
-                if shown
-                else ["Not measured: no judgements were given. `evaluate` measures it on yours.", ""]
-            ),
+            *([*measured, tables(shown)] if shown else [UNMEASURED, ""]),
             "## How it was made",
             "",
             *(f"- {line}" for line in made),
             f"- default graph: {graph.file}, {graph.precision}, opset {graph.opset}",
             *(f"- {name}: {value:.4g}" for name, value in manifest.gates.items()),
             f"- Licences: {'; '.join(told.licences)}.",
-            f"- commit {told.commit}, {', '.join(f'{name} {version}' for name, version in sorted(told.libraries.items()))}",
+            f"- commit {told.commit}, {versions}",
             "- The bundle's id vouches for every byte, not for who made it: no author's signature comes with it yet.",
             "",
         ]

@@ -7,15 +7,20 @@ Invariant: a flag that is wrong is refused before anything heavy is loaded.
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 from bundle.manifest import FieldName, Precision, is_name
 from bundle.text import Product
+from training.data import given
+from training.data.lists import JudgedList
 from training.errors import StageError
 
 DEFAULT_FIELDS = "title,brand,color"
+EMPTY = hashlib.sha256().hexdigest()
 PRECISIONS = ("int8", "fp32", "fp16")
 
 
@@ -39,13 +44,13 @@ class Order:
     version: str = "1"
     out: Path
     replace: bool = False
-    pairs: Path | None = None
-    products: Path | None = None
-    queries: Path | None = None
+    judgments: Path | None = None
+    lists: tuple[JudgedList, ...] = ()
     text: TextChoice = TextChoice()
     gains: str = ""
     precisions: tuple[Precision, ...] = ("int8",)
     licences: tuple[str, ...] = ()
+    sha256: str = EMPTY
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,14 +68,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--replace", action="store_true", help="put it in the place of a bundle of that name")
     add("--weights", default="", metavar="DIR", help="local folder of the model that MODEL names on the hub")
-    add(
-        "--pairs",
-        type=Path,
-        metavar="FILE",
-        help="judged lists: they calibrate scores and int8, and measure both",
-    )
-    add("--products", type=Path, metavar="FILE", help="texts of the products that --pairs has the ids of")
-    add("--queries", type=Path, metavar="FILE", help="texts of the queries that --pairs has the ids of")
     fields = "the product's fields that make the second text; title=64 reads at most 64 tokens of it"
     add("--fields", default=DEFAULT_FIELDS, metavar="NAMES", help=f"{fields} (default: %(default)s)")
     add("--separator", default=" ", metavar="TEXT", help="what stands between two fields (default: a space)")
@@ -92,6 +89,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     graphs = "graphs of the bundle, of int8, fp32 and fp16; the first is served"
     add("--precision", default="int8", metavar="NAMES", help=f"{graphs} (default: %(default)s)")
     add("--licence", action="append", default=[], metavar="TEXT", help="a licence of the model, for the card")
+    title = "judged lists: they calibrate scores and int8, and measure both"
+    given.arguments(parser, "--pairs", title=title, required=False, clicks=False)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -112,8 +111,12 @@ def read_order(options: argparse.Namespace) -> Order:
             )
     if options.max_length < 0 or options.query_tokens < 0:
         raise StageError("--max-length and --query-tokens: expected numbers above 0")
-    if (options.products or options.queries) and not options.pairs:
-        raise StageError("--products and --queries are texts for --pairs, which is not given")
+    if not options.separator[:1].isspace() or len(options.separator) > 16:
+        raise StageError(
+            f"--separator {options.separator!r}: expected up to 16 characters that begin with white space"
+        )
+    if (options.products or options.queries) and not options.judgments:
+        raise StageError("--products and --queries are the texts of judgements, and --judgments names none")
     return Order(
         model=options.model,
         weights=options.weights,
@@ -121,15 +124,15 @@ def read_order(options: argparse.Namespace) -> Order:
         version=options.version,
         out=options.out,
         replace=options.replace,
-        pairs=options.pairs,
-        products=options.products,
-        queries=options.queries,
+        judgments=options.judgments,
+        lists=tuple(given.given(options)) if options.judgments else (),
         text=TextChoice(
             read_fields(options.fields), options.separator, options.max_length, options.query_tokens
         ),
         gains=options.gains,
         precisions=read_precisions(options.precision),
         licences=tuple(options.licence),
+        sha256=hashlib.sha256(json.dumps(vars(options), default=str, sort_keys=True).encode()).hexdigest(),
     )
 
 

@@ -18,7 +18,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from training.errors import StageError
 from training.importing.folder import Source, Step
-from training.models.hub import load_pretrained
+from training.models.hub import load_pretrained, one_line
 
 OURS = ("bert", "camembert", "distilbert", "electra", "mpnet", "roberta", "xlm-roberta")
 STOCK = ("deberta-v2", "modernbert")
@@ -40,6 +40,7 @@ class Headed(nn.Module):
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
     ) -> SequenceClassifierOutput:
+        """Return logits [batch, labels]."""
         types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
         tokens = self.body(input_ids=input_ids, attention_mask=attention_mask, **types).last_hidden_state
         if self.pooling == "cls":
@@ -111,6 +112,13 @@ def _is_of_head(key: str) -> bool:
 
 def _headed(source: Source, body: PreTrainedModel) -> Headed:
     """Put the head of sentence-transformers' modules on a body."""
+    try:
+        return _built(source, body)
+    except (KeyError, TypeError, ValueError) as error:
+        raise StageError(f"{source.name}: a module's config.json is broken ({one_line(error)})") from error
+
+
+def _built(source: Source, body: PreTrainedModel) -> Headed:
     first, *rest = source.steps
     pooling = first.settings.get("pooling_mode")
     if pooling is None:  # as it was written before version 5.4
@@ -138,9 +146,10 @@ def _layer(source: Source, step: Step) -> nn.Module:
         made: nn.Module = nn.LayerNorm(told["dimension"])
         return _filled(made, _weights(step), "norm.")
     activation = str(told.get("activation_function", "torch.nn.Tanh")).rpartition(".")[2]
-    if step.kind != "Dense" or activation not in ACTIVATIONS:
+    reads = told.get("module_input_name", "sentence_embedding")
+    if step.kind != "Dense" or activation not in ACTIVATIONS or reads != "sentence_embedding":
         raise StageError(
-            f"{source.name}: its head has a {step.kind} ({activation}), expected Dense with one of "
+            f"{source.name}: its head has a {step.kind} ({activation} of {reads}), expected Dense with one of "
             f"{', '.join(ACTIVATIONS)}, LayerNorm, Normalize or Dropout"
         )
     sizes, weights = (told["in_features"], told["out_features"]), _weights(step)

@@ -66,7 +66,9 @@ def load_texts(source: Source, choice: TextChoice, vocabulary: int, positions: i
     longest = _longest(source, tokenizer, choice.max_length, positions)
     template = _template(source, tokenizer)
     try:
-        contract = _contract(choice, template, longest, known, joint=not reads_words_alone(plain))
+        is_blank = not choice.separator.strip()
+        separator = None if is_blank and reads_words_alone(plain) else choice.separator
+        contract = _contract(choice, template, longest, known, separator)
         PairEncoder(file, contract)
     except (ValueError, BundleError) as error:
         raise StageError(f"{source.name}: no text contract for it ({error})") from error
@@ -79,11 +81,12 @@ def in_words(choice: TextChoice) -> str:
     return f"{names}, what is known of them joined by {choice.separator!r}"
 
 
-def joined(product: Product, choice: TextChoice) -> str:
+def joined(product: Product, contract: TextContract, separator: str) -> str:
     """Return the model's second text of a product, as one string."""
-    names = [name for name, _ in choice.fields]
-    texts = (getattr(product, name) for name in [*names, *([PLAIN] if PLAIN not in names else [])])
-    return choice.separator.join(text for text in texts if text)
+    texts = (well_formed(getattr(product, field.name)) for field in contract.fields)
+    if contract.separator is not None:
+        texts = (text.strip() for text in texts)
+    return separator.join(text for text in texts if text)
 
 
 def check_texts(
@@ -95,7 +98,7 @@ def check_texts(
     """
     encoder, compared = texts.encoder(), 0
     for query, product in pairs:
-        second = well_formed(joined(product, choice))
+        second = joined(product, texts.contract, choice.separator)
         row = encoder.encode(query, [product])[0]
         if row.truncated:
             continue
@@ -145,7 +148,7 @@ def _template(source: Source, tokenizer: Any) -> PairTemplate:
 
 
 def _contract(
-    choice: TextChoice, template: PairTemplate, longest: int, vocabulary: int, *, joint: bool
+    choice: TextChoice, template: PairTemplate, longest: int, vocabulary: int, separator: str | None
 ) -> TextContract:
     """Return the contract; without limits a query has up to half of the room, and a field what is left."""
     room = longest - len(template.prefix) - len(template.middle) - len(template.suffix)
@@ -164,4 +167,5 @@ def _contract(
         max_length=longest,
         vocabulary=vocabulary,
         template=template,
+        separator=separator,
     )
