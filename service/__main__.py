@@ -7,12 +7,13 @@ started.
 """
 
 import sys
+from collections.abc import Sequence
 
 from service.process.prelude import prepare
 
 
-def main() -> int:
-    """Start, serve, drain; return the exit code."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Start, serve, drain; return the exit code. The arguments default to the process's own."""
     prepare()
     from service.options import load_settings  # here, because a signal is to be heard while these are loaded
     from service.server import bind_both, refuse_to_start, serve
@@ -20,7 +21,7 @@ def main() -> int:
     from service.telemetry.logs import configure_logs
 
     try:
-        settings = load_settings()
+        settings = load_settings(arguments)
         configure_logs(settings.log_format, settings.log_level)
         public, admin = bind_both(settings)
     except (SettingsError, OSError) as error:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from bundle import read_bundle
 from bundle.errors import UnexpectedBundle
+from bundle.store import SHIPPED
 from service.cache.memory import ScoreCache
 from service.cache.shared import SharedCache, open_shared_cache
 from service.catalogue.catalogue import Catalogue
@@ -56,10 +57,18 @@ def workers_of(settings: Settings) -> int:
     return settings.workers or (usable_cpus() if settings.device == "cpu" else 1)
 
 
+def root_of(name: str, settings: Settings) -> Path:
+    """Return the directory that holds a bundle: `models_root`, or the package's if that was not set and has none such."""
+    is_set = "models_root" in settings.model_fields_set
+    if is_set or (settings.models_root / name).exists() or not (SHIPPED / name).exists():
+        return settings.models_root
+    return SHIPPED
+
+
 def load_model(name: str, settings: Settings) -> ServedModel:
     """Read and verify a bundle, open its sessions and time them; BundleError or EngineError."""
     began_s = time.monotonic()
-    bundle = read_bundle(settings.models_root, name)
+    bundle = read_bundle(root_of(name, settings), name)
     if settings.bundle_ids and bundle.id not in settings.bundle_ids.split(","):
         raise UnexpectedBundle(f"bundle {name} has the id {bundle.id}, which is not among bundle_ids")
     precision = pick_precision(settings.precision, settings.device, bundle.manifest)

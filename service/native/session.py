@@ -20,7 +20,7 @@ from bundle.rows import Rows
 from bundle.verify import INPUT_NAMES, OUTPUT_NAME
 from bundle.words import TOKEN_BYTES
 from service.errors import EngineError
-from service.native.build import ENCODER
+from service.native.build import ENCODER, find
 from service.native.structs import check_structs
 from service.native.weights import STRUCTS, Encoder, Weights, obstacle
 
@@ -34,7 +34,7 @@ _MOST_ROWS: Final = 64  # that the last layer's first tokens are kept of; more a
 @cache
 def _library() -> ctypes.CDLL:
     """Load the library; OSError if it is not built, not for this processor, or of other structs."""
-    library = ctypes.CDLL(str(ENCODER.path))
+    library = ctypes.CDLL(str(find(ENCODER)[0]))
     check_structs(library.shelfrank_encoder_sizes, STRUCTS)
     encoder, pointer, number = ctypes.POINTER(Encoder), ctypes.c_void_p, ctypes.c_int32
     library.shelfrank_supported.restype = ctypes.c_int
@@ -57,8 +57,8 @@ def why_not(layout: EncoderLayout | None) -> str:
 
 def why_not_here() -> str:
     """Say why this machine cannot use the library; empty if it can."""
-    if not ENCODER.path.exists():
-        return "the engine is not built: python -m service.native.build"
+    if reason := find(ENCODER)[1]:
+        return f"the engine is not built: {reason}"
     try:
         library = _library()
     except OSError as error:

@@ -16,7 +16,7 @@ from bundle.manifest import TextContract
 from bundle.rows import Rows
 from bundle.text import Packed
 from bundle.words import TOKEN_BYTES, TokensOf
-from service.native.build import WORDS
+from service.native.build import WORDS, find
 from service.native.structs import check_structs
 
 MOST_WORDS: Final = 65_536  # 8 MB; all are forgotten when it is full
@@ -49,7 +49,7 @@ def _library() -> ctypes.PyDLL:
 
     OSError if it is not built, or of other structs.
     """
-    library = ctypes.PyDLL(str(WORDS.path))
+    library = ctypes.PyDLL(str(find(WORDS)[0]))
     check_structs(library.shelfrank_words_sizes, (_Contract, _Rows))
     pointer, objects = ctypes.c_void_p, ctypes.py_object
     library.shelfrank_words_open.argtypes = (ctypes.c_uint32, ctypes.c_uint64)
@@ -70,8 +70,8 @@ def _library() -> ctypes.PyDLL:
 
 def why_not() -> str:
     """Say why this machine cannot use the library; empty if it can."""
-    if not WORDS.path.exists():
-        return "it is not built: python -m service.native.build"
+    if reason := find(WORDS)[1]:
+        return f"it is not built: {reason}"
     try:
         _library()
     except OSError as error:

@@ -291,7 +291,13 @@ def start(
 @contextlib.contextmanager
 def serving(root: Path, *flags: str, program: Sequence[str] = SERVICE) -> Iterator[Process]:
     """A service that listens; on leaving it is stopped if it still runs."""
-    popen = start(root, *flags, program=program)
+    with listening(start(root, *flags, program=program)) as process:
+        yield process
+
+
+@contextlib.contextmanager
+def listening(popen: "subprocess.Popen[str]", wait_s: float = WAIT_S) -> Iterator[Process]:
+    """A service that was started, once it listens; on leaving it is stopped if it still runs."""
     process, is_up = Process(popen, 0, []), threading.Event()
 
     def collect() -> None:
@@ -306,7 +312,7 @@ def serving(root: Path, *flags: str, program: Sequence[str] = SERVICE) -> Iterat
     collector = threading.Thread(target=collect, daemon=True)
     collector.start()
     try:
-        assert is_up.wait(WAIT_S), f"the service did not start: {process.lines}"
+        assert is_up.wait(wait_s), f"the service did not start: {process.lines}"
         yield process
     finally:
         if popen.poll() is None:

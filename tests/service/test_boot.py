@@ -9,8 +9,8 @@ import pytest
 
 from bundle import BundleError, Product, read_bundle
 from bundle.errors import UnexpectedBundle
-from service import create_app
-from service.boot import build_scorer, load_model
+from service import boot, create_app
+from service.boot import build_scorer, load_model, root_of
 from service.domain.ranking import Ranking
 from service.engine.cost import CostModel
 from service.errors import EngineError
@@ -69,6 +69,19 @@ def test_the_log_says_why_an_engine_was_not_taken(
     expected = "engine is onnxruntime" if engine == "onnxruntime" else better_elsewhere(layout) or None
     assert told["not_native"] == expected
     assert (told["engine"] == "native") == (expected is None)
+
+
+def test_a_bundle_that_nobody_brought_is_the_packages(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The package's bundle is taken where `models_root` was not set and has none of that name, and nowhere else."""
+    monkeypatch.setattr(boot, "SHIPPED", tiny_bundle)
+    monkeypatch.chdir(tmp_path)
+    assert (tiny_bundle, Path("models")) == (root_of("tiny", Settings()), root_of("absent", Settings()))
+    assert root_of("tiny", Settings(models_root=Path("models"))) == Path("models")
+    (tmp_path / "models" / "tiny").mkdir(parents=True)
+
+    assert root_of("tiny", Settings()) == Path("models")
 
 
 @pytest.mark.parametrize("name", ["absent", "../tiny", "tiny/", "", ".", "TINY", "tiny\x00"])
