@@ -28,7 +28,7 @@ from service.dialects import cohere, infinity, tei
 from service.dialects.dialect import MEANINGLESS, Ask, AtLeastOne, Dialect, Refusal, Scored, finite_logits
 from service.domain.budget import OnFailure, Priority, Wish, to_priority
 from service.domain.query import Document, Query
-from service.domain.ranking import Places, Ranking
+from service.domain.ranking import Place, Ranking
 from service.errors import Reason, Refused
 from service.settings import Settings
 
@@ -131,7 +131,7 @@ def _by_logits(scored: Scored) -> Ranking:
     logits = finite_logits(scored)
     labels = {place.index: place.label for place in scored.ranking.places}
     order = np.argsort(-logits, kind="stable").tolist()
-    places = Places(order, logits[order].tolist(), [labels[index] for index in order])
+    places = [Place(index, float(logits[index]), labels[index]) for index in order]
     return replace(scored.ranking, places=places)
 
 

@@ -50,19 +50,7 @@ def trace_of(request: HTTPConnection) -> Trace:
 class JsonResponse(Response):
     """Bytes that are JSON already."""
 
-    def __init__(
-        self, content: bytes, status_code: int = 200, headers: Mapping[str, str] | None = None
-    ) -> None:
-        """Write the three headers that there are at most, without asking for any others."""
-        self.status_code, self.body, self.background = status_code, content, None
-        self.raw_headers = [
-            (b"content-length", b"%d" % len(content)),
-            (b"content-type", b"application/json"),
-            *(
-                (name.lower().encode("latin-1"), value.encode("latin-1"))
-                for name, value in (headers or {}).items()
-            ),
-        ]
+    media_type = "application/json"
 
 
 def error_response(

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bundle import Manifest
-from service.domain.ranking import DECIMALS, LEAST, Cause, Places, decimal, rank_places
+from service.domain.ranking import DECIMALS, LEAST, Cause, decimal, rank_places
 from tests.tiny import tiny_files, tiny_manifest
 
 LOGITS = st.lists(st.floats(width=32), max_size=40)
@@ -87,11 +87,3 @@ def test_scores_that_print_alike_are_ties(manifest: Manifest) -> None:
     places, _ = rank_places(np.array([40.0, 41.0, 39.0], dtype=np.float32), _causes(3), manifest)
 
     assert [0, 1, 2] == [place.index for place in places]
-
-
-def test_places_are_read_as_a_sequence() -> None:
-    """Places that are kept as columns are counted, sliced and read one by one."""
-    places = Places([2, 0, 1], [0.5, 0.25, 0.125], ["exact", "exact", None])
-
-    assert [2, 0, 1] == [place.index for place in places]
-    assert (3, places[1], [0, 1]) == (len(places), list(places)[1], places[1:].indices)
