@@ -1,7 +1,7 @@
-"""The request and its errors as types, and the one place that turns bytes into a request.
+"""The request and its errors as types, and the checks that every request to rank passes.
 
 Knows JSON and the settings that bound a request; does not know HTTP, the model or how anything is scored.
-Invariant: any bytes give a request that can be scored, or Refused with a closed code, without an echo.
+Invariant: what passes can be scored; what does not is Refused with a closed code, without an echo.
 """
 
 import re
@@ -13,7 +13,7 @@ from msgspec import Meta, Struct
 
 from bundle import Product
 from service.domain.budget import OnFailure, Priority, Wish, to_priority
-from service.domain.query import NO_TEXT, Asked, Clipped, Document, Query, Reference
+from service.domain.query import NO_TEXT, Asked, Clipped, Document, Reference
 from service.errors import Reason, Refused, said
 from service.settings import Settings
 
@@ -23,7 +23,7 @@ LISTS: Final = ("documents", "texts", "products")
 Parsed = TypeVar("Parsed")
 
 
-class RerankRequest(Struct, forbid_unknown_fields=True):
+class RerankRequest(Struct):
     """A query and the documents to rank for it; one of documents, texts and products is given."""
 
     query: Annotated[str, Meta(description="What the shopper typed; not blank.")]
@@ -74,32 +74,9 @@ def error_body(reason: Reason, loc: tuple[str | int, ...], request_id: str) -> b
     return msgspec.json.encode(answer)
 
 
-_DECODER: Final = msgspec.json.Decoder(RerankRequest)
 _PATH: Final = re.compile(r" - at `\$((?:\.[a-z_][a-z_0-9]*|\[\d+\])+)`$")
 _MISSING: Final = re.compile(r"Object missing required field `([a-z_][a-z_0-9]*)`")
 _STEP: Final = re.compile(r"[a-z_][a-z_0-9]*|\d+")
-
-
-def parse_request(body: bytes, limits: Settings) -> Query:
-    """Turn a body that is well-formed, in our own form alone, into a query; raise Refused if it is not one.
-
-    What is refused here may be read by others, who take longer. If a key stands twice in an object, the last one counts.
-    """
-    request = decode(_DECODER, body)
-    check_query(request.query, limits, "query")
-    name, documents = only_list(request)
-    products = to_products(documents, limits, name)
-    top_n = len(documents) if request.top_n is None else request.top_n
-    return Query(
-        text=request.query,
-        documents=documents,
-        products=products,
-        top_n=top_n,
-        return_documents=bool(request.return_documents),
-        model=request.model,
-        wish=request.wish,
-        clipped=count_clipped(products) if len(body) > limits.max_field_chars else 0,
-    )
 
 
 def check_query(query: str, limits: Settings, *loc: str | int) -> None:

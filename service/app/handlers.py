@@ -14,7 +14,6 @@ import msgspec
 from fastapi import Request, Response
 
 from service.api.mend import keys_of, mended
-from service.api.schema import parse_request
 from service.app.about import version_at
 from service.app.account import Account
 from service.app.explain import explain_limits, parse_explain
@@ -78,11 +77,7 @@ class Api:
     async def rerank(self, request: Request) -> Response:
         """Rank documents for a query, best first."""
         with self._metrics.in_flight.track_inprogress():
-            body = await self._read(request, None)
-            try:
-                query = await self._parse(parse_request, body, request)
-            except Refused:
-                query = await self._understand(shared.read_leniently, body, request)
+            query = await self._understand(shared.read_query, await self._read(request, None), request)
             return await self._answer(shared.own(query), request)
 
     async def speak(self, request: Request, tell: Callable[[bytes], Dialect]) -> Response:

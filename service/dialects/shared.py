@@ -7,26 +7,24 @@ Invariant: at /v1/rerank no key decides in whose shape the answer comes: it is o
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, Final, Generic, TypeVar
+from typing import Final
 
 import msgspec
 import numpy as np
-from msgspec import Struct
 
 from service.api.answer import encode_answer
 from service.api.mend import keys_of
 from service.api.schema import (
+    RerankRequest,
     check_query,
     count_clipped,
     decode,
     error_body,
     only_list,
-    parse_request,
     to_products,
 )
 from service.dialects import cohere, infinity, tei
 from service.dialects.dialect import MEANINGLESS, Ask, AtLeastOne, Dialect, Refusal, Scored, finite_logits
-from service.domain.budget import OnFailure, Priority, Wish, to_priority
 from service.domain.query import Document, Query
 from service.domain.ranking import Place, Ranking
 from service.errors import Reason, Refused
@@ -37,47 +35,29 @@ KEY_CHARS: Final = 64
 """So many keys that nobody knows are named to whoever sent them, and so much of each."""
 
 
-Item = TypeVar("Item")
-
-
-class Request(Struct, Generic[Item]):
+class AnyRequest(RerankRequest):
     """Our own request, with those keys of Cohere (version 1), Jina, vLLM, Voyage and infinity that mean something here."""
 
-    query: str
-    documents: list[Item] | None = None
-    texts: list[Item] | None = None
-    products: list[Item] | None = None
-    top_n: AtLeastOne | None = None
     top_k: AtLeastOne | None = None
-    return_documents: bool | None = None
     raw_scores: bool | None = None
-    model: str | None = None
     rank_fields: cohere.RankFields | None = None
-    budget_ms: float | None = None
-    priority: Priority | int | None = None
-    on_failure: OnFailure | None = None
-
-    @property
-    def wish(self) -> Wish:
-        """What it asks for beside its ranking."""
-        return Wish(self.budget_ms, to_priority(self.priority), self.on_failure)
 
 
-KNOWN: Final = frozenset(Request.__struct_fields__) | MEANINGLESS
-_PLAIN: Final = msgspec.json.Decoder(Request[str | Document])
-_CHOOSING: Final = msgspec.json.Decoder(Request[str | cohere.Map])
+class ChoosingRequest(AnyRequest):
+    """A request whose `rank_fields` name the keys of its documents that count."""
+
+    documents: list[str | cohere.Map] | None = None  # type: ignore[assignment]  # keys of any name
+    texts: list[str | cohere.Map] | None = None  # type: ignore[assignment]  # as above
+    products: list[str | cohere.Map] | None = None  # type: ignore[assignment]  # as above
+
+
+KNOWN: Final = frozenset(AnyRequest.__struct_fields__) | MEANINGLESS
+_PLAIN: Final = msgspec.json.Decoder(AnyRequest)
+_CHOOSING: Final = msgspec.json.Decoder(ChoosingRequest)
 
 
 def read_query(body: bytes, limits: Settings) -> Query:
-    """Read a request in our own form, or in that of others."""
-    try:
-        return parse_request(body, limits)
-    except Refused:
-        return read_leniently(body, limits)
-
-
-def read_leniently(body: bytes, limits: Settings) -> Query:
-    """Read a request that may have keys of others, and keys that nobody knows."""
+    """Read a request in our own form or in that of others; raise Refused if it is neither."""
     keys = keys_of(body)
     if "rank_fields" in keys:
         choosing = decode(_CHOOSING, body)
@@ -88,7 +68,7 @@ def read_leniently(body: bytes, limits: Settings) -> Query:
 
 
 def _query(
-    request: Request[Any], name: str, documents: Sequence[str | Document], keys: list[str], limits: Settings
+    request: AnyRequest, name: str, documents: Sequence[str | Document], keys: list[str], limits: Settings
 ) -> Query:
     unknown = [key[:KEY_CHARS] for key in keys if key not in KNOWN]
     if unknown and limits.unknown_keys == "refuse":

@@ -7,7 +7,7 @@ import pytest
 
 from bundle import Product
 from service.dialects import infinity, tei
-from service.dialects.shared import KEY_CHARS, NAMED_KEYS, at_rerank, at_root, own, read_leniently, read_query
+from service.dialects.shared import KEY_CHARS, NAMED_KEYS, at_rerank, at_root, own, read_query
 from service.domain.budget import Wish
 from service.domain.query import Query
 from service.errors import Reason, Refused
@@ -99,7 +99,7 @@ def test_a_request_of_others_has_our_options_too() -> None:
     body = (
         b'{"query":"q","texts":["a"],"top_k":9,"budget_ms":5,"priority":1,"on_failure":"error","model":"m"}'
     )
-    query = read_leniently(body, LIMITS)
+    query = read_query(body, LIMITS)
 
     assert (Wish(5.0, "autocomplete", "error"), "m", 9) == (query.wish, query.model, query.top_n)
     assert [Product(text="a")] == query.products
