@@ -100,18 +100,17 @@ def load_model(name: str, settings: Settings) -> ServedModel:
 
 def open_ranker(settings: Settings, scorer: Scorer, metrics: Metrics) -> tuple[Ranker, Stores]:
     """Return the ranker on what the settings give it; CatalogueError or SettingsError if a part cannot be used."""
-    cache = ScoreCache(settings.cache_bytes, settings.cache_ttl_s) if settings.cache_bytes else None
-    shared = None
+    cache = shared = catalogue = None
+    if settings.cache_bytes:
+        cache = ScoreCache(settings.cache_bytes, settings.cache_ttl_s, metrics.cache)
     url = settings.cache_url.get_secret_value()
     if url and cache is not None:
         timeout_s = settings.cache_timeout_ms / 1_000
-        shared = open_shared_cache(url, timeout_s=timeout_s, ttl_s=settings.cache_ttl_s)
-    if cache is not None:
-        metrics.cache.watch(cache, None if shared is None else shared.counts)
-    catalogue = None
+        shared = open_shared_cache(url, metrics.cache, timeout_s=timeout_s, ttl_s=settings.cache_ttl_s)
     if settings.catalogue:
         catalogue = Catalogue(Path(settings.catalogue), settings.catalogue_max_bytes)
-        metrics.catalogue.watch(products=catalogue.count, size_bytes=catalogue.size_bytes)
+        metrics.catalogue.products.set_function(catalogue.count)
+        metrics.catalogue.bytes.set_function(catalogue.size_bytes)
     ranker = Ranker(
         scorer, cache=cache, shared=shared, catalogue=catalogue, catalogue_meter=metrics.catalogue
     )

@@ -77,6 +77,7 @@ def build_app(
     refuse = _refusal(metrics)
     _add_error_handlers(app, refuse)
     _add_middleware(app, settings, metrics, parts.ring, refuse)
+    metrics.count_routes(route.path for route in (*app.routes, *app.state.admin.routes))
     app.openapi = with_schemas(app.openapi)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
     return app
 

@@ -67,12 +67,10 @@ class Api:
         self._opinions = opinions
         self._lifecycle = lifecycle
         self._explain_limits = explain_limits(settings)
-        metrics.watch(
-            queue_tokens=lambda: scorer.admission.held_tokens,
-            queue_seconds=lambda: scorer.pool.backlog_s,
-            ready=lambda: lifecycle.is_ready,
-            workers=lambda: scorer.pool.alive,
-        )
+        metrics.queue_tokens.set_function(lambda: scorer.admission.held_tokens)
+        metrics.queue_seconds.set_function(lambda: scorer.pool.backlog_s)
+        metrics.ready.set_function(lambda: lifecycle.is_ready)
+        metrics.workers.set_function(lambda: scorer.pool.alive)
 
     async def rerank(self, request: Request) -> Response:
         """Rank documents for a query, best first."""

@@ -17,7 +17,7 @@ import numpy as np
 
 from service.cache.score_table import ScoreTable
 from service.domain.budget import Terms
-from service.telemetry.cache_meter import CacheCounts
+from service.telemetry.meters import CacheMeter
 
 
 @dataclass(slots=True, eq=False)
@@ -54,9 +54,10 @@ class _Flight:
 class ScoreCache:
     """Logits of pairs under their keys, and the pairs that are on their way."""
 
-    def __init__(self, max_bytes: int, ttl_s: float) -> None:
+    def __init__(self, max_bytes: int, ttl_s: float, meter: CacheMeter) -> None:
         self.table = ScoreTable(max_bytes, ttl_s)
-        self.counts = CacheCounts()
+        self.meter = meter
+        meter.bytes.set_function(lambda: self.table.used_bytes)
         self._flights: dict[bytes, _Flight] = {}
 
     def claim(self, keys: Sequence[bytes], now_s: float, terms: Terms) -> "Claims":
@@ -77,9 +78,9 @@ class ScoreCache:
                 continue
             flight.leaders.append(terms)
             claims._led[index] = flight, terms  # noqa: SLF001  a claim is the cache's other half
-        self.counts.hits += len(claims.known)
-        self.counts.shared += len(claims.shared)
-        self.counts.misses += len(keys) - len(claims.known) - len(claims.shared)
+        self.meter.hits.inc(len(claims.known))
+        self.meter.joined.inc(len(claims.shared))
+        self.meter.misses.inc(len(keys) - len(claims.known) - len(claims.shared))
         return claims
 
     @property
@@ -133,7 +134,10 @@ class Claims:
         A logit that is not finite is handed on, because it would come out the same again, but not remembered.
         """
         values = np.fromiter(logits.values(), np.float64, len(logits))
-        self._cache.table.store([self.keys[index] for index in logits], values, now_s)
+        table, meter = self._cache.table, self._cache.meter
+        evictions = table.evictions
+        table.store([self.keys[index] for index in logits], values, now_s)
+        meter.evictions.inc(table.evictions - evictions)
         for index in logits.keys() & self._led.keys():
             self._give(index, logits[index])
 

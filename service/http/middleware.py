@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.api.schema import error_body
 from service.errors import Reason
 from service.telemetry.logs import event
-from service.telemetry.metrics import OTHER, ROUTES, Metrics
+from service.telemetry.metrics import OTHER, Metrics
 
 REQUEST_ID: Final = b"x-request-id"
 _ACCEPTED_ID: Final = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -109,7 +109,7 @@ class Edge:
             await error_response(Reason.INTERNAL, trace.id)(scope, receive, send_with_id)
         finally:
             path = getattr(scope.get("route"), "path", scope["path"])  # a route's pattern, if one was found
-            route = path if path in ROUTES else OTHER
+            route = path if path in self._metrics.routes else OTHER
             self._metrics.requests.labels(route, f"{status // 100}xx").inc()
 
 

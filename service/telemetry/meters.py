@@ -1,10 +1,12 @@
-"""The metrics of the parts beside the ranking itself: budgets, the catalogue, and models that come and go.
+"""The metrics of the parts beside the ranking itself: budgets, caches, the catalogue, and models that come and go.
 
 Knows names, closed label sets and buckets; does not know when anything happens.
 Invariant: no label takes a value from a request; what is counted exists from the start, so that rates start at zero.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from functools import partial
 from itertools import product
 from typing import Final, Literal
 
@@ -27,6 +29,18 @@ RELOADS: Final = ("done", "failed")
 
 Spoken = Literal["own", "cohere", "jina", "voyage", "infinity", "tei", "vllm", "nvidia"]
 """Dialects whose requests are JSON with keys of their own."""
+
+
+class Trouble(StrEnum):
+    """Why the shared cache was of no use."""
+
+    TIMEOUT = "timeout"
+    CONNECTION = "connection"
+    REFUSED = "refused"
+    GARBAGE = "garbage"
+    PAUSED = "paused"
+    BUSY = "busy"
+
 
 SLACK_SECONDS: Final = (
     -1, -0.25, -0.1, -0.05, -0.02, -0.01, -0.005, -0.002, -0.001, 0,
@@ -59,11 +73,11 @@ class BudgetMeter:
     """Whether requests were let in, and answered in time."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        admitted = Counter(
+        counter = partial(Counter, registry=registry)
+        admitted = counter(
             "shelfrank_admitted",
             "Requests by how many of their documents were let in: all, the first ones, or none.",
             ["priority", "decision"],
-            registry=registry,
         )
         self.admitted: Mapping[tuple[str, str], Counter] = {
             both: admitted.labels(*both) for both in product(PRIORITIES, DECISIONS)
@@ -74,23 +88,48 @@ class BudgetMeter:
             buckets=SLACK_SECONDS,
             registry=registry,
         )
-        misses = Counter(
+        misses = counter(
             "shelfrank_deadline_misses",
             "Requests whose budget ran out before all admitted documents were scored and answered, by stage.",
             ["stage"],
-            registry=registry,
         )
         self.misses = split(misses, STAGES[:-1])
-        self.goodput = Counter(
-            "shelfrank_goodput_documents", "Documents scored and answered in time.", registry=registry
-        )
-        degraded = Counter(
+        self.goodput = counter("shelfrank_goodput_documents", "Documents scored and answered in time.")
+        degraded = counter(
             "shelfrank_degraded",
             "Answers in which documents have no score, by the gravest cause.",
             ["reason"],
-            registry=registry,
         )
         self.degraded = split(degraded, UNSCORED)
+
+
+class CacheMeter:
+    """The score cache in memory, and the one that is shared with other replicas."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        counter = partial(Counter, registry=registry)
+        lookups = counter(
+            "shelfrank_cache_lookups",
+            "Pairs looked up in the score cache; joined ones waited for another request that computed them.",
+            ["result"],
+        )
+        self.hits, self.misses, self.joined = (lookups.labels(value) for value in ("hit", "miss", "joined"))
+        self.evictions = counter("shelfrank_cache_evictions", "Pairs that made room for others.")
+        self.bytes = Gauge("shelfrank_cache_bytes", "Bytes that the score cache takes.", registry=registry)
+        remote = counter("shelfrank_cache_remote_lookups", "Pairs looked up in the shared cache.", ["result"])
+        self.remote_hits, self.remote_misses = (remote.labels(value) for value in ("hit", "miss"))
+        writes = counter(
+            "shelfrank_cache_remote_writes",
+            "Pairs stored in the shared cache, or dropped because it was slow or away.",
+            ["result"],
+        )
+        self.stored, self.dropped = (writes.labels(value) for value in ("stored", "dropped"))
+        troubles = counter(
+            "shelfrank_cache_remote_troubles",
+            "Lookups, writes and values of the shared cache that were of no use, by why.",
+            ["trouble"],
+        )
+        self.troubles = split(troubles, tuple(Trouble))
 
 
 class CatalogueMeter:
@@ -101,34 +140,26 @@ class CatalogueMeter:
             "shelfrank_catalogue_lookups", "Ids looked up in the catalogue.", ["result"], registry=registry
         )
         self.hits, self.misses = (lookups.labels(value) for value in ("hit", "miss"))
-        self._products = Gauge("shelfrank_catalogue_products", "Products stored.", registry=registry)
-        self._bytes = Gauge("shelfrank_catalogue_bytes", "Bytes that the catalogue takes.", registry=registry)
-
-    def watch(self, *, products: Callable[[], float], size_bytes: Callable[[], float]) -> None:
-        """Read these gauges from their sources at each scrape."""
-        self._products.set_function(products)
-        self._bytes.set_function(size_bytes)
+        self.products = Gauge("shelfrank_catalogue_products", "Products stored.", registry=registry)
+        self.bytes = Gauge("shelfrank_catalogue_bytes", "Bytes that the catalogue takes.", registry=registry)
 
 
 class RolloutMeter:
     """Models that are loaded anew, and how a canary or a shadow agrees with the stable model."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        reloads = Counter(
+        counter = partial(Counter, registry=registry)
+        reloads = counter(
             "shelfrank_reloads",
             "Times that another bundle was asked for; after a failed one the old bundle serves on.",
             ["result"],
-            registry=registry,
         )
         self.reloads = split(reloads, RELOADS)
-        self.aborts = Counter(
-            "shelfrank_canary_aborts", "Canaries taken out because they did badly.", registry=registry
-        )
-        compared = Counter(
+        self.aborts = counter("shelfrank_canary_aborts", "Canaries taken out because they did badly.")
+        compared = counter(
             "shelfrank_canary_lists",
             "Lists ranked by the stable model and by another one, and compared.",
             ["role"],
-            registry=registry,
         )
         self.compared = split(compared, NEWCOMERS)
         self._agreement = tuple(

@@ -22,6 +22,7 @@ from typing import Any, Self, TypeVar
 import numpy as np
 from fastapi import FastAPI
 from numpy.typing import NDArray
+from prometheus_client import Counter
 
 from bundle import read_bundle
 from bundle.manifest import TensorSpec
@@ -258,6 +259,12 @@ class Process:
         """Send a signal and return the exit code."""
         self.popen.send_signal(signal_number)
         return self.popen.wait(WAIT_S)
+
+
+def count(counter: Counter) -> int:
+    """Return what one series of a counter has counted."""
+    (sample,) = (each for each in counter.collect()[0].samples if each.name.endswith("_total"))
+    return int(sample.value)
 
 
 def start(

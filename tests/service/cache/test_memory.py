@@ -7,9 +7,12 @@ from collections.abc import Awaitable, Callable
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
 
 from service.cache.memory import Claims, ScoreCache
 from service.domain.budget import Terms
+from service.telemetry.meters import CacheMeter
+from tests.service.support import count
 
 TTL_S = 10.0
 ROOMY = 1_000_000
@@ -19,7 +22,7 @@ SEARCH = Terms(deadline_s=100.0, priority="search", on_failure="degrade", tenant
 
 def new_cache() -> ScoreCache:
     """A cache with room for all of a test."""
-    return ScoreCache(ROOMY, TTL_S)
+    return ScoreCache(ROOMY, TTL_S, CacheMeter(CollectorRegistry()))
 
 
 def in_loop(test: Callable[[], Awaitable[None]]) -> Callable[[], None]:
@@ -173,7 +176,9 @@ async def test_pairs_are_counted_by_how_they_were_taken() -> None:
     cache.claim([A], 0.0, SEARCH).settle({0: 0.5}, 0.0)
     cache.claim([A, B, B, C], 0.0, SEARCH)
 
-    assert (1, 3, 1) == (cache.counts.hits, cache.counts.misses, cache.counts.shared)
+    assert (1, 3, 1) == tuple(
+        count(each) for each in (cache.meter.hits, cache.meter.misses, cache.meter.joined)
+    )
 
 
 asked = st.lists(st.sampled_from([A, B, C]), min_size=1, max_size=4)
@@ -188,7 +193,9 @@ def test_nobody_waits_in_vain(steps: list[tuple[str, list[bytes], int]]) -> None
     """In any order of claims and ends, a shared pair is unsettled only while somebody computes it."""
 
     async def scenario() -> None:
-        cache = ScoreCache(0, TTL_S)  # remembers nothing, so that every pair is asked for again and again
+        cache = ScoreCache(
+            0, TTL_S, CacheMeter(CollectorRegistry())
+        )  # remembers nothing, so that every pair is asked for again and again
         claims: list[Claims] = []
         for move, keys, number in steps:
             if move == "claim":
