@@ -6,27 +6,17 @@ Invariant: a pair is computed only if nobody has its logit in time, and whatever
 
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Protocol
 
 from service.cache.memory import Claims, ScoreCache
+from service.cache.shared import SharedCache
 from service.domain.budget import Terms
 
 Compute = Callable[[Sequence[int]], Awaitable[Mapping[int, float]]]
 """Computes pairs by their places, by the deadline; what it could not compute is not in the answer."""
 
 
-class SharedStore(Protocol):
-    """A cache outside this process; what it cannot do is a miss, never an error."""
-
-    async def get_many(self, keys: Sequence[bytes]) -> Mapping[bytes, float]:
-        """Return the logits that it has, within its timeout."""
-
-    def put_many(self, logits: Mapping[bytes, float]) -> None:
-        """Take logits to store them later."""
-
-
 async def cached_logits(
-    cache: ScoreCache, store: SharedStore | None, keys: Sequence[bytes], compute: Compute, terms: Terms
+    cache: ScoreCache, store: SharedCache | None, keys: Sequence[bytes], compute: Compute, terms: Terms
 ) -> dict[int, float]:
     """Return logits by place, of all pairs that were known or computed by the deadline of `terms`.
 
@@ -48,7 +38,7 @@ async def cached_logits(
     return logits
 
 
-async def _look_up(store: SharedStore, claims: Claims) -> dict[int, float]:
+async def _look_up(store: SharedCache, claims: Claims) -> dict[int, float]:
     """Settle what the shared cache has."""
     keys = {index: claims.keys[index] for index in claims.mine}
     if not keys:
@@ -60,7 +50,7 @@ async def _look_up(store: SharedStore, claims: Claims) -> dict[int, float]:
 
 
 async def _compute(
-    compute: Compute, places: Sequence[int], claims: Claims, store: SharedStore | None
+    compute: Compute, places: Sequence[int], claims: Claims, store: SharedCache | None
 ) -> Mapping[int, float]:
     """Compute pairs, hand them on, and have them stored."""
     computed = await compute(places)

@@ -12,9 +12,10 @@ import numpy as np
 
 from bundle import Product
 from service.cache.known import uses, with_use
-from service.cache.lookup import SharedStore, cached_logits
+from service.cache.lookup import cached_logits
 from service.cache.memory import ScoreCache
 from service.cache.pair_keys import pair_keys, product_digest
+from service.cache.shared import SharedCache
 from service.catalogue.catalogue import Catalogue
 from service.catalogue.record import Found
 from service.domain.budget import RESPOND_S, Terms
@@ -41,7 +42,7 @@ class Ranker:
         scorer: Scorer,
         *,
         cache: ScoreCache | None = None,
-        shared: SharedStore | None = None,
+        shared: SharedCache | None = None,
         catalogue: Catalogue | None = None,
         catalogue_meter: CatalogueMeter | None = None,
     ) -> None:

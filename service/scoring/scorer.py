@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from itertools import accumulate
-from typing import Final, Generic, TypeVar
+from typing import Final, TypeVar
 
 from bundle.text import Packed
 from service.domain.budget import PRIORITIES, RESPOND_S, Terms
@@ -19,9 +19,9 @@ from service.engine.cost import Slip
 from service.engine.model import ServedModel
 from service.errors import Reason, Refused
 from service.scoring.admission import CHARS_PER_TOKEN, Admission, documents_that_fit, predict_tokens
-from service.scoring.call import Call, Groups, on_loop
+from service.scoring.call import Call, Groups
 from service.scoring.entry import Entry
-from service.scoring.worker import Owner, WorkerPool
+from service.scoring.worker import Job, WorkerPool
 
 Result = TypeVar("Result")
 EXPECTED_RUNS: Final = 8  # of a list, about one for each padded length
@@ -73,7 +73,7 @@ class Scorer:
         if not admitted and not measured:
             call.end()
             return future
-        entry: Entry[Owner] = Entry(
+        entry: Entry[Call] = Entry(
             owner=call,
             model=model,
             level=terms.level,
@@ -140,7 +140,7 @@ class Scorer:
     def offload(self, function: Callable[[], Result]) -> asyncio.Future[Result]:
         """Run a function on a worker, before any ranking that waits."""
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        self.pool.offload(_Offloaded(function, future))
+        self.pool.offload(Job(function, future))
         return future
 
 
@@ -170,25 +170,3 @@ def _costs(model: ServedModel, tokens: Sequence[int]) -> list[float]:
     runs_s = model.costs.seconds(0, 0, min(EXPECTED_RUNS, len(tokens))) / max(1, len(tokens))
     per_token, per_row = model.costs.seconds(1, 0, 0), model.costs.seconds(0, 1, 0) + runs_s
     return [per_token * count + per_row for count in tokens]
-
-
-class _Offloaded(Generic[Result]):
-    """A plain function; a refusal is its normal outcome, not an error of the worker."""
-
-    def __init__(self, function: Callable[[], Result], future: asyncio.Future[Result]) -> None:
-        self._function = function
-        self._future = future
-
-    def wanted(self) -> bool:
-        return not self._future.done()
-
-    def run(self) -> None:
-        try:
-            result = self._function()
-        except Refused as refusal:
-            self.fail(refusal)
-        else:
-            on_loop(self._future, lambda: self._future.set_result(result))
-
-    def fail(self, error: Exception) -> None:
-        on_loop(self._future, lambda: self._future.set_exception(error))
