@@ -29,11 +29,11 @@ from service.errors import ClientGone, Reason, Refused
 from service.http.keys import KeyRing, Locked
 from service.http.middleware import Edge, JsonResponse, trace_of
 from service.process.lifecycle import STUCK, Lifecycle
-from service.process.watchdog import Watchdog
 from service.rollout.opinions import SecondOpinions
 from service.rollout.reload import Rollout
 from service.rollout.versions import Versions
 from service.scoring.scorer import Scorer
+from service.scoring.watchdog import Watchdog
 from service.settings import Settings
 from service.telemetry.logs import event
 from service.telemetry.metrics import Metrics

@@ -15,7 +15,6 @@ from typing import Final
 
 import uvicorn
 
-from service.process.watchdog import Verdict
 from service.telemetry.logs import event
 
 FORCED_EXIT: Final = 128 + signal.SIGTERM
@@ -28,6 +27,14 @@ class State(Enum):
     STARTING = "starting"
     READY = "ready"
     DRAINING = "draining"
+
+
+class Verdict(Enum):
+    """How the workers are."""
+
+    WELL = "well"
+    DEAD = "worker_dead"
+    STUCK = "worker_stuck"
 
 
 class Lifecycle:

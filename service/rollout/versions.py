@@ -131,5 +131,7 @@ class Versions:
                 self._named[version.facts.id] = version
                 self._named.setdefault(version.facts.name, version)
         if self._metrics is not None:
-            told = self._roles.items()
-            self._metrics.served.show(Served(role, version.model, version.drift) for version, role in told)
+            self._metrics.served.show(
+                Served(role, each.model.bundle, each.model.precision, each.model.device, each.drift)
+                for each, role in self._roles.items()
+            )

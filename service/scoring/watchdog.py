@@ -9,9 +9,10 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from enum import Enum
-from typing import Final, Protocol
+from typing import Final
 
+from service.process.lifecycle import Verdict
+from service.scoring.worker import WorkerPool
 from service.telemetry.logs import event
 from service.telemetry.metrics import Metrics
 
@@ -20,38 +21,12 @@ STOPPED_S: Final = 2.0  # a process that was itself stopped for so long judges n
 _LAGS_KEPT: Final = 60  # at four looks a second, the last 15 s
 
 
-class Verdict(Enum):
-    """How the workers are."""
-
-    WELL = "well"
-    DEAD = "worker_dead"
-    STUCK = "worker_stuck"
-
-
-class Watched(Protocol):
-    """What the watchdog wants to know of the workers."""
-
-    @property
-    def size(self) -> int:
-        """Number of threads when all is well."""
-        ...
-
-    @property
-    def alive(self) -> int:
-        """Number of threads that run now."""
-        ...
-
-    def busy_since(self) -> Sequence[float | None]:
-        """Since when each thread has been at its task, in monotonic seconds; None for an idle one."""
-        ...
-
-
 def count_stuck(busy_since_s: Sequence[float | None], now_s: float, limit_s: float) -> int:
     """PURE. Count the threads that have been at one task for longer than the limit."""
     return sum(since_s is not None and now_s - since_s > limit_s for since_s in busy_since_s)
 
 
-def judge(workers: Watched, now_s: float, limit_s: float) -> Verdict:
+def judge(workers: WorkerPool, now_s: float, limit_s: float) -> Verdict:
     """PURE. Say how the workers are; a stuck one weighs more than a dead one, as only a restart frees it."""
     if count_stuck(workers.busy_since(), now_s, limit_s):
         return Verdict.STUCK
@@ -62,7 +37,11 @@ class Watchdog:
     """Judges the workers whenever it is asked, and of itself a few times a second."""
 
     def __init__(
-        self, workers: Watched, limit_s: float, metrics: Metrics, clock: Callable[[], float] = time.monotonic
+        self,
+        workers: WorkerPool,
+        limit_s: float,
+        metrics: Metrics,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._workers = workers
         self._limit_s = limit_s

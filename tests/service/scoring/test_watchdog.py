@@ -1,4 +1,4 @@
-"""Tests of service/process/watchdog.py, on workers and a clock of our own."""
+"""Tests of service/scoring/watchdog.py, on workers and a clock of our own."""
 
 import asyncio
 from collections.abc import Callable
@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from service.process.lifecycle import Lifecycle
-from service.process.watchdog import STOPPED_S, Verdict, Watchdog, count_stuck, judge
+from service.process.lifecycle import Lifecycle, Verdict
+from service.scoring.watchdog import STOPPED_S, Watchdog, count_stuck, judge
 from service.telemetry.metrics import Metrics
 from tests.service.support import FakeSession, Served, exchange, fake_app, until
 
@@ -115,7 +115,7 @@ def test_lag_and_hangs_are_measured() -> None:
 
 def test_it_looks_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its task sees a hang without being asked, and measures a loop that stood still."""
-    monkeypatch.setattr("service.process.watchdog.LOOK_EVERY_S", 0.001)
+    monkeypatch.setattr("service.scoring.watchdog.LOOK_EVERY_S", 0.001)
     workers = Workers(since_s=[900.0, None])
     watchdog = _watchdog(workers)
 
@@ -149,8 +149,8 @@ def test_a_hang_turns_health_red_on_both_ports(
     monkeypatch.setattr("service.scoring.worker.WorkerPool.busy_since", lambda _: since[0]())
 
     told = []
-    monkeypatch.setattr("service.process.watchdog.event", lambda name, *_, **__: told.append(name))
-    monkeypatch.setattr("service.process.watchdog.LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr("service.scoring.watchdog.event", lambda name, *_, **__: told.append(name))
+    monkeypatch.setattr("service.scoring.watchdog.LOOK_EVERY_S", 0.01)
     with Served(app) as served:
         assert [200] * 4 == _health(served)
         since[0] = lambda: [0.0]
