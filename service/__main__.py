@@ -8,12 +8,12 @@ started.
 
 import sys
 
-from service.process.prelude import prepare
+from service.process.startup import prepare_process
 
 
 def main() -> int:
     """Start, serve, drain; return the exit code."""
-    prepare()
+    prepare_process()
     from service.options import load_settings  # here, because a signal is to be heard while these are loaded
     from service.server import bind_both, refuse_to_start, serve
     from service.settings import SettingsError

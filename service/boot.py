@@ -20,7 +20,7 @@ from service.engine.model import ServedModel
 from service.engine.sessions import measure_runs, open_sessions, pick_precision, why_no_words, why_not_native
 from service.engine.shapes import make_shapes
 from service.errors import EngineError
-from service.process.cpus import own_cpus, usable_cpus
+from service.process.cpus import cpus_to_pin, usable_cpus
 from service.scoring.admission import Admission
 from service.scoring.entry import WORTHWHILE_TOKENS
 from service.scoring.ranker import Ranker
@@ -133,6 +133,6 @@ def build_scorer(settings: Settings, metrics: Metrics) -> Scorer:
         on_drop=metrics.dropped.inc,
         on_error=on_error,
         fill_tokens=WORTHWHILE_TOKENS if is_on_cpu else settings.gpu_run_tokens,
-        cpus=own_cpus(workers) if settings.pin and is_on_cpu else (),
+        cpus=cpus_to_pin(workers) if settings.pin and is_on_cpu else (),
     )
     return Scorer(pool, Admission(settings.queue_tokens, weights))

@@ -104,13 +104,13 @@ class Refused(Exception):
         self.loc = loc
 
 
-def said(reason: Reason, loc: tuple[str | int, ...]) -> str:
+def error_message(reason: Reason, loc: tuple[str | int, ...]) -> str:
     """Return a reason's message, and where in the request the fault is."""
     place = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in loc)
     return f"{reason.message} (at {place.lstrip('.')})" if place else reason.message
 
 
-class ClientGone(Exception):
+class ClientDisconnected(Exception):
     """The client hung up before it was answered."""
 
 

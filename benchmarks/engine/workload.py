@@ -26,7 +26,7 @@ from bundle.rows import Rows
 from bundle.verify import Session
 from service.engine.model import ServedModel
 from service.engine.sessions import Engine, OrtSession, open_sessions
-from service.process.cpus import own_cpus
+from service.process.cpus import cpus_to_pin
 from service.scoring.entry import Entry
 from service.scoring.worker import WorkerPool
 
@@ -82,7 +82,7 @@ def running(bundle: Bundle, session: Session, workers: int) -> Iterator[Callable
     model = ServedModel(bundle, "int8", "cpu", [session] * workers)
     failures: list[Exception] = []
     pool = WorkerPool(
-        workers, {_TENANT: 1.0}, on_drop=lambda: None, on_error=failures.append, cpus=own_cpus(workers)
+        workers, {_TENANT: 1.0}, on_drop=lambda: None, on_error=failures.append, cpus=cpus_to_pin(workers)
     )
 
     def seconds(rows: Rows) -> float:

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from service.domain.query import Document, Identifier, Query
-from service.domain.ranking import Place, Ranking, decimal
+from service.domain.ranking import RankedProduct, Ranking, decimal
 
 Score = Annotated[Raw, Meta(extra_json_schema={"type": "number", "minimum": 0.0, "maximum": 1.0})]
 
@@ -86,13 +86,13 @@ def encode_answer(  # noqa: PLR0913, PLR0917  each is one field of the answer
 
     Whoever names a model may be a client of another API: the answer then has all that any of them reads.
     """
-    documents = len(ranking.places)
-    places = ranking.places[: query.top_n]
+    documents = len(ranking.products)
+    products = ranking.products[: query.top_n]
     answer = RerankAnswer(
         id=request_id,
         model=model,
         bundle=bundle,
-        results=[_result(place, query) for place in places],
+        results=[_result(product, query) for product in products],
         degraded=ranking.unscored.reason,
         coverage=1.0 - ranking.unscored.total / documents if documents else 1.0,
         usage=usage_of(query, ranking),
@@ -112,17 +112,17 @@ def encode_answer(  # noqa: PLR0913, PLR0917  each is one field of the answer
 def usage_of(query: Query, ranking: Ranking) -> Usage:
     """Return what a request cost."""
     truncated = max(ranking.truncated + ranking.cached_cut, query.clipped)
-    return Usage(len(ranking.places), ranking.used_tokens, truncated, ranking.cached)
+    return Usage(len(ranking.products), ranking.used_tokens, truncated, ranking.cached)
 
 
-def _result(place: Place, query: Query) -> Result:
-    document = query.documents[place.index]
+def _result(product: RankedProduct, query: Query) -> Result:
+    document = query.documents[product.index]
     given_id = None if isinstance(document, str) else document.id
     result = Result(
-        index=place.index,
+        index=product.index,
         id=UNSET if given_id is None else given_id,
-        relevance_score=Raw(decimal(place.score)),
-        label=place.label,
+        relevance_score=Raw(decimal(product.score)),
+        label=product.label,
     )
     if query.return_documents:
         result.document = Document(text=document) if isinstance(document, str) else document

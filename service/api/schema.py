@@ -12,9 +12,9 @@ import msgspec
 from msgspec import Meta, Struct
 
 from bundle import Product
-from service.domain.budget import OnFailure, Priority, Wish, to_priority
-from service.domain.query import NO_TEXT, Asked, Clipped, Document, Reference
-from service.errors import Reason, Refused, said
+from service.domain.budget import OnFailure, Priority, RequestedTerms, to_priority
+from service.domain.query import NO_TEXT, Clipped, Document, Reference, RequestedProduct
+from service.errors import Reason, Refused, error_message
 from service.settings import Settings
 
 LISTS: Final = ("documents", "texts", "products")
@@ -53,9 +53,9 @@ class RerankRequest(Struct):
     ] = None
 
     @property
-    def wish(self) -> Wish:
+    def requested_terms(self) -> RequestedTerms:
         """What it asks for beside its ranking."""
-        return Wish(self.budget_ms, to_priority(self.priority), self.on_failure)
+        return RequestedTerms(self.budget_ms, to_priority(self.priority), self.on_failure)
 
 
 class ErrorAnswer(Struct):
@@ -70,7 +70,7 @@ class ErrorAnswer(Struct):
 
 def error_body(reason: Reason, loc: tuple[str | int, ...], request_id: str) -> bytes:
     """Write an error in our own form."""
-    answer = ErrorAnswer(reason.code, reason.message, said(reason, loc), list(loc), request_id)
+    answer = ErrorAnswer(reason.code, reason.message, error_message(reason, loc), list(loc), request_id)
     return msgspec.json.encode(answer)
 
 
@@ -87,20 +87,20 @@ def check_query(query: str, limits: Settings, *loc: str | int) -> None:
         raise Refused(Reason.TEXT_TOO_LONG, loc)
 
 
-def to_products(documents: Sequence[str | Document], limits: Settings, name: str) -> list[Asked]:
+def to_products(documents: Sequence[str | Document], limits: Settings, name: str) -> list[RequestedProduct]:
     """Return the products of a list that stands under `name`; refuse too many, and a list without any text.
 
     A document without a text is an empty one beside others, whom it is not to cost their answer.
     """
     if len(documents) > limits.max_documents:
         raise Refused(Reason.TOO_MANY_DOCUMENTS, (name,))
-    asked = [_asked(document, limits) for document in documents]
+    asked = [_requested_product(document, limits) for document in documents]
     if documents and not any(asked):
         raise Refused(Reason.EMPTY_DOCUMENT, (name, 0))
     return [item or Product() for item in asked]
 
 
-def count_clipped(products: Sequence[Asked]) -> int:
+def count_clipped(products: Sequence[RequestedProduct]) -> int:
     """Return how many products lost text to the limits."""
     own = (item.product if isinstance(item, Reference) else item for item in products)
     return sum(isinstance(product, Clipped) for product in own)
@@ -129,7 +129,7 @@ def _location(message: str) -> tuple[str | int, ...]:
     return tuple(int(step) if step.isdigit() else step for step in steps)
 
 
-def only_list(request: Struct) -> tuple[str, list[Any]]:
+def document_list(request: Struct) -> tuple[str, list[Any]]:
     """Return the one list of documents that a request has, and its name; Refused if there is none, or another."""
     given = [(name, getattr(request, name)) for name in LISTS if getattr(request, name) is not None]
     if not given:
@@ -139,7 +139,7 @@ def only_list(request: Struct) -> tuple[str, list[Any]]:
     return given[0]
 
 
-def _asked(document: str | Document, limits: Settings) -> Asked | None:
+def _requested_product(document: str | Document, limits: Settings) -> RequestedProduct | None:
     """Return a product; one with an id is one of the catalogue, if there is a catalogue. None if it has no text."""
     if isinstance(document, str):
         most = limits.max_field_chars

@@ -22,8 +22,8 @@ from starlette.routing import BaseRoute, Route
 from service.api.schema import ErrorAnswer, decode
 from service.errors import Reason, Refused
 from service.http.guard import read_body
-from service.http.keys import presented_key
-from service.http.middleware import JsonResponse, trace_of
+from service.http.keys import shown_key
+from service.http.middleware import JsonResponse, context_of
 from service.rollout.models import Role
 from service.rollout.reload import LoadFailed, Rollout
 from service.rollout.versions import Newcomer, NewcomerRole, Versions
@@ -35,20 +35,20 @@ SHARES: Final[dict[NewcomerRole, float]] = {"canary": 0.1, "shadow": 1.0}
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-class ReloadCall(Struct, forbid_unknown_fields=True):
+class ReloadRequest(Struct, forbid_unknown_fields=True):
     """Which bundle is to be the stable one; null takes what is now in its directory."""
 
     bundle: str | None = None
 
 
-class NewcomerCall(Struct, forbid_unknown_fields=True):
+class CandidateRequest(Struct, forbid_unknown_fields=True):
     """Which bundle comes beside the stable one, and for which share of requests."""
 
     bundle: str
     share: Annotated[float, Meta(gt=0.0, le=1.0)] | None = None
 
 
-class ServedTold(Struct):
+class ServedModelStatus(Struct):
     """A model that is served, and how it does beside the stable one if it is a newcomer."""
 
     role: Role
@@ -65,8 +65,8 @@ class ServedTold(Struct):
     score_difference: float | None = None
 
 
-_RELOAD: Final = msgspec.json.Decoder(ReloadCall)
-_NEWCOMER: Final = msgspec.json.Decoder(NewcomerCall)
+_RELOAD: Final = msgspec.json.Decoder(ReloadRequest)
+_NEWCOMER: Final = msgspec.json.Decoder(CandidateRequest)
 
 
 def is_loopback(host: str) -> bool:
@@ -104,14 +104,14 @@ class RolloutApi:
 
     async def _list(self, request: Request) -> Response:  # noqa: ARG002  as the other handlers
         newcomers = {each.version: each for each in self._versions.newcomers.values()}
-        told = []
+        models = []
         for version, role in self._versions.roles().items():
             facts = version.facts
-            entry = ServedTold(role, facts.id, facts.bundle, version.directory, facts.precision)
+            entry = ServedModelStatus(role, facts.id, facts.bundle, version.directory, facts.precision)
             if version in newcomers:
-                _tell_trial(entry, newcomers[version])
-            told.append(entry)
-        return JsonResponse(msgspec.json.encode({"models": told}))
+                _add_trial(entry, newcomers[version])
+            models.append(entry)
+        return JsonResponse(msgspec.json.encode({"models": models}))
 
     async def _reload(self, request: Request) -> Response:
         call = decode(_RELOAD, await self._body(request) or b"{}")
@@ -147,7 +147,9 @@ class RolloutApi:
             try:
                 return await handler(request)
             except LoadFailed as failed:
-                answer = ErrorAnswer(failed.code, str(failed), str(failed), ["bundle"], trace_of(request).id)
+                answer = ErrorAnswer(
+                    failed.code, str(failed), str(failed), ["bundle"], context_of(request).id
+                )
                 return JsonResponse(msgspec.json.encode(answer), status_code=failed.status)
 
         return locked
@@ -157,7 +159,7 @@ class RolloutApi:
         if "origin" in request.headers or not (key or is_loopback(self._settings.admin_host)):
             raise Refused(Reason.ADMIN_LOCKED)
         if key:
-            shown = presented_key(request.scope["headers"]) or b""
+            shown = shown_key(request.scope["headers"]) or b""
             if not hmac.compare_digest(sha256(shown).digest(), sha256(key.encode()).digest()):
                 raise Refused(Reason.UNAUTHENTICATED)
 
@@ -170,7 +172,7 @@ class RolloutApi:
         return await read_body(request.scope["headers"], request.receive, MAX_BODY_BYTES, typed=False)
 
 
-def _tell_trial(entry: ServedTold, newcomer: Newcomer) -> None:
+def _add_trial(entry: ServedModelStatus, newcomer: Newcomer) -> None:
     trial = newcomer.trial
     entry.share, entry.lists = newcomer.share, trial.lists
     entry.answers, entry.failing = trial.newcomer.answers, trial.newcomer.failing

@@ -15,8 +15,8 @@ from msgspec import Meta, Struct
 
 from bundle import Manifest
 from service.api.schema import decode
-from service.dialects.dialect import Ask, Refusal, Scored, in_order, paired
-from service.errors import Reason, Refused, said
+from service.dialects.dialect import ErrorReply, ScoringRequest, ScoringResult, pair_up, scores_in_order
+from service.errors import Reason, Refused, error_message
 from service.settings import Settings
 from service.telemetry.tally import Sum, Tally
 
@@ -62,7 +62,7 @@ _INDEX: Final = msgspec.json.Decoder(IndexRequest)
 _INFER: Final = msgspec.json.Decoder(InferRequest)
 
 
-def parse_infer(body: bytes, limits: Settings, *, json_bytes: int | None = None) -> Ask:
+def parse_infer(body: bytes, limits: Settings, *, json_bytes: int | None = None) -> ScoringRequest:
     """Read a request; `json_bytes` of the body are JSON, what follows are the inputs' bytes."""
     request = decode(_INFER, body[:json_bytes])
     rest = b"" if json_bytes is None else body[json_bytes:]
@@ -79,9 +79,9 @@ def parse_infer(body: bytes, limits: Settings, *, json_bytes: int | None = None)
         raise Refused(Reason.INVALID_FIELD, ("inputs",))
     if len(texts["query"]) not in {1, len(texts["document"])}:
         raise Refused(Reason.UNPAIRED_TEXTS, ("inputs",))
-    groups = paired(texts["query"], texts["document"], limits, ("inputs", "inputs"))
+    groups = pair_up(texts["query"], texts["document"], limits, ("inputs", "inputs"))
     (shape,) = (tensor.shape for tensor in request.inputs if tensor.name == "document")
-    return Ask(groups, partial(_answer, _wanted(request), shape, request.id))
+    return ScoringRequest(groups, partial(_answer, _wanted(request), shape, request.id))
 
 
 def _texts(tensor: Tensor, rest: bytes, index: int) -> tuple[list[str], bytes]:
@@ -120,9 +120,11 @@ def _wanted(request: InferRequest) -> list[str]:
     return [wanted.name for wanted in request.outputs or ()] or list(OUTPUTS)
 
 
-def _answer(wanted: Sequence[str], shape: Sequence[int], request_id: str | None, scored: Scored) -> bytes:
-    labels = {place.index: place.label or "" for place in scored.ranking.places}
-    data = {"score": in_order(scored), "label": [labels[index] for index in range(len(labels))]}
+def _answer(
+    wanted: Sequence[str], shape: Sequence[int], request_id: str | None, scored: ScoringResult
+) -> bytes:
+    labels = {product.index: product.label or "" for product in scored.ranking.products}
+    data = {"score": scores_in_order(scored), "label": [labels[index] for index in range(len(labels))]}
     answer: dict[str, object] = {
         "model_name": scored.manifest.name,
         "model_version": scored.manifest.version,
@@ -187,8 +189,8 @@ def model_stats(manifest: Manifest, tally: Tally) -> Mapping[str, object]:
     }
 
 
-def _duration(told: Sum) -> Mapping[str, int]:
-    return {"count": told.count, "ns": round(told.seconds * 1e9)}
+def _duration(total: Sum) -> Mapping[str, int]:
+    return {"count": total.count, "ns": round(total.seconds * 1e9)}
 
 
 def wants_ready(body: bytes) -> bool:
@@ -202,7 +204,7 @@ def model_index(manifest: Manifest, *, is_ready: bool) -> Mapping[str, object]:
     return {"name": manifest.name, "version": manifest.version, "state": state, "reason": ""}
 
 
-def refuse(reason: Reason, loc: tuple[str | int, ...], request_id: str) -> Refusal:  # noqa: ARG001  the protocol has none
+def render_error(reason: Reason, loc: tuple[str | int, ...], request_id: str) -> ErrorReply:  # noqa: ARG001  the protocol has none
     """Write an error as the protocol does, with Triton's statuses: 400 for invalid, 503 for overloaded."""
     status = {422: 400, 429: 503}.get(reason.status, reason.status)
-    return status, msgspec.json.encode({"error": said(reason, loc)})
+    return status, msgspec.json.encode({"error": error_message(reason, loc)})

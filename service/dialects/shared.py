@@ -13,20 +13,28 @@ import msgspec
 import numpy as np
 
 from service.api.answer import encode_answer
-from service.api.mend import keys_of
+from service.api.lenient import keys_of
 from service.api.schema import (
     RerankRequest,
     check_query,
     count_clipped,
     decode,
+    document_list,
     error_body,
-    only_list,
     to_products,
 )
 from service.dialects import cohere, infinity, tei
-from service.dialects.dialect import MEANINGLESS, Ask, AtLeastOne, Dialect, Refusal, Scored, finite_logits
+from service.dialects.dialect import (
+    NO_EFFECT_KEYS,
+    AtLeastOne,
+    Dialect,
+    ErrorReply,
+    ScoringRequest,
+    ScoringResult,
+    finite_logits,
+)
 from service.domain.query import Document, Query
-from service.domain.ranking import Place, Ranking
+from service.domain.ranking import RankedProduct, Ranking
 from service.errors import Reason, Refused
 from service.settings import Settings
 
@@ -43,7 +51,7 @@ class AnyRequest(RerankRequest):
     rank_fields: cohere.RankFields | None = None
 
 
-class ChoosingRequest(AnyRequest):
+class RankFieldsRequest(AnyRequest):
     """A request whose `rank_fields` name the keys of its documents that count."""
 
     documents: list[str | cohere.Map] | None = None  # type: ignore[assignment]  # keys of any name
@@ -51,9 +59,9 @@ class ChoosingRequest(AnyRequest):
     products: list[str | cohere.Map] | None = None  # type: ignore[assignment]  # as above
 
 
-KNOWN: Final = frozenset(AnyRequest.__struct_fields__) | MEANINGLESS
+KNOWN: Final = frozenset(AnyRequest.__struct_fields__) | NO_EFFECT_KEYS
 _PLAIN: Final = msgspec.json.Decoder(AnyRequest)
-_CHOOSING: Final = msgspec.json.Decoder(ChoosingRequest)
+_CHOOSING: Final = msgspec.json.Decoder(RankFieldsRequest)
 
 
 def read_query(body: bytes, limits: Settings) -> Query:
@@ -61,10 +69,10 @@ def read_query(body: bytes, limits: Settings) -> Query:
     keys = keys_of(body)
     if "rank_fields" in keys:
         choosing = decode(_CHOOSING, body)
-        name, maps = only_list(choosing)
-        return _query(choosing, name, cohere.chosen_fields(maps, choosing.rank_fields, name), keys, limits)
+        name, maps = document_list(choosing)
+        return _query(choosing, name, cohere.select_fields(maps, choosing.rank_fields, name), keys, limits)
     plain = decode(_PLAIN, body)
-    return _query(plain, *only_list(plain), keys, limits)
+    return _query(plain, *document_list(plain), keys, limits)
 
 
 def _query(
@@ -83,49 +91,49 @@ def _query(
         top_n=len(documents) if top is None else top,
         return_documents=bool(request.return_documents),
         model=request.model,
-        wish=request.wish,
+        requested_terms=request.requested_terms,
         clipped=count_clipped(products),
         raw_scores=bool(request.raw_scores),
         ignored=unknown[:NAMED_KEYS],
     )
 
 
-def own(query: Query) -> Ask:
+def to_scoring_request(query: Query) -> ScoringRequest:
     """Return a query in our own form as a request to score."""
-    return Ask(
+    return ScoringRequest(
         [(query.text, query.products)],
         partial(_answer, query),
         query.model,
-        wish=query.wish,
+        requested_terms=query.requested_terms,
         ignored=query.ignored,
     )
 
 
-def _answer(query: Query, scored: Scored) -> bytes:
+def _answer(query: Query, scored: ScoringResult) -> bytes:
     ranking = _by_logits(scored) if query.raw_scores else scored.ranking
     return encode_answer(scored.id, scored.model, scored.bundle, query, ranking, scored.times_s)
 
 
-def _by_logits(scored: Scored) -> Ranking:
+def _by_logits(scored: ScoringResult) -> Ranking:
     """Return a ranking whose scores are logits; Refused where one is missing."""
     logits = finite_logits(scored)
-    labels = {place.index: place.label for place in scored.ranking.places}
+    labels = {product.index: product.label for product in scored.ranking.products}
     order = np.argsort(-logits, kind="stable").tolist()
-    places = [Place(index, float(logits[index]), labels[index]) for index in order]
-    return replace(scored.ranking, places=places)
+    products = [RankedProduct(index, float(logits[index]), labels[index]) for index in order]
+    return replace(scored.ranking, products=products)
 
 
-def refuse(reason: Reason, loc: tuple[str | int, ...], request_id: str) -> Refusal:
+def render_error(reason: Reason, loc: tuple[str | int, ...], request_id: str) -> ErrorReply:
     """Write an error in our own form."""
     return reason.status, error_body(reason, loc, request_id)
 
 
-def at_rerank(body: bytes) -> Dialect:
+def detect_at_rerank(body: bytes) -> Dialect:
     """Say in which dialect a request to /rerank is: `texts` are TEI's, `documents` infinity's."""
     keys = keys_of(body)
     return infinity.INFINITY if "documents" in keys and "texts" not in keys else tei.RERANK
 
 
-def at_root(body: bytes) -> Dialect:
+def detect_at_root(body: bytes) -> Dialect:
     """Say what a request to a Hugging Face endpoint wants: `inputs` are classified, all else is ranked."""
     return tei.PREDICT if "inputs" in keys_of(body) else tei.RERANK

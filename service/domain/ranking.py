@@ -42,7 +42,7 @@ Uses = Sequence[tuple[TextUse, Sequence[ProductUse]]]
 
 
 @dataclass(slots=True)  # not frozen, which makes making one three times as slow
-class Place:
+class RankedProduct:
     """One product of a ranking; one that was not scored has no label."""
 
     index: int
@@ -97,7 +97,7 @@ class Ranking:
     rows are those of the first products. `cached_tokens` and `cached_cut` are of the pairs that were known.
     """
 
-    places: Sequence[Place] = ()
+    products: Sequence[RankedProduct] = ()
     logits: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32), compare=False)
     causes: Causes = field(default_factory=lambda: np.empty(0, np.int8), compare=False)
     unscored: Unscored = ALL_SCORED
@@ -124,9 +124,9 @@ class Ranking:
         return self.tokens + self.cached_tokens
 
 
-def rank_places(
+def rank_products(
     logits: NDArray[np.float32], causes: Causes, manifest: Manifest
-) -> tuple[list[Place], Unscored]:
+) -> tuple[list[RankedProduct], Unscored]:
     """Return the places of products with logits [n], best first, ties in the order of the request.
 
     Products with a cause, and those whose logit is not finite, come last in the order of the request.
@@ -135,20 +135,22 @@ def rank_places(
     causes = np.where((causes == Cause.SCORED) & ~np.isfinite(logits), np.int8(Cause.NONFINITE), causes)
     scored = causes == Cause.SCORED
     counts = np.bincount(causes, minlength=len(Cause)).tolist()
-    places = _best_first(logits, scored, manifest)
+    products = _best_first(logits, scored, manifest)
     rest = np.flatnonzero(~scored).tolist()
     falling = (LEAST * (len(rest) - number) / (len(rest) + 1) for number in range(len(rest)))
-    places += [Place(index, score, None) for index, score in zip(rest, falling, strict=True)]
-    return places, Unscored(*counts[1:])
+    products += [RankedProduct(index, score, None) for index, score in zip(rest, falling, strict=True)]
+    return products, Unscored(*counts[1:])
 
 
-def _best_first(logits: NDArray[np.float32], scored: NDArray[np.bool_], manifest: Manifest) -> list[Place]:
+def _best_first(
+    logits: NDArray[np.float32], scored: NDArray[np.bool_], manifest: Manifest
+) -> list[RankedProduct]:
     probabilities = class_probabilities(logits[scored], manifest.calibration)
     scores = relevance(probabilities, manifest.labels).round(DECIMALS).clip(min=LEAST)
     order = np.argsort(-scores, kind="stable")
     indices = np.flatnonzero(scored)[order].tolist()
     labels = label_names(probabilities[order], manifest.labels)
-    return [*map(Place, indices, scores[order].tolist(), labels)]
+    return [*map(RankedProduct, indices, scores[order].tolist(), labels)]
 
 
 def decimal(value: float) -> str:

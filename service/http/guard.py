@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 
 from starlette.types import Receive
 
-from service.errors import ClientGone, Reason, Refused
+from service.errors import ClientDisconnected, Reason, Refused
 from service.http.inflate import inflate
 
 Result = TypeVar("Result")
@@ -54,7 +54,7 @@ async def _received(receive: Receive, max_bytes: int) -> bytes:
     while True:
         message = await receive()
         if message["type"] != "http.request":
-            raise ClientGone
+            raise ClientDisconnected
         body += message.get("body", b"")
         if len(body) > max_bytes:
             raise Refused(Reason.BODY_TOO_LARGE)
@@ -62,7 +62,7 @@ async def _received(receive: Receive, max_bytes: int) -> bytes:
             return bytes(body)
 
 
-async def unless_gone(work: Awaitable[Result], receive: Receive) -> Result:
+async def cancel_on_disconnect(work: Awaitable[Result], receive: Receive) -> Result:
     """Wait for a result; ClientGone, and the work cancelled, if the client hangs up first.
 
     `receive` has to be the server's own: a middleware in between may hide that the client has gone.
@@ -75,21 +75,21 @@ async def unless_gone(work: Awaitable[Result], receive: Receive) -> Result:
         if is_waiting and not gone.cancelled():
             task.cancel()
 
-    gone = asyncio.ensure_future(_wait_until_gone(receive))
+    gone = asyncio.ensure_future(_wait_for_disconnect(receive))
     gone.add_done_callback(interrupt)
     try:
         return await work
     except asyncio.CancelledError:
         if gone.done() and not gone.cancelled():
             task.uncancel()
-            raise ClientGone from None
+            raise ClientDisconnected from None
         raise
     finally:
         is_waiting = False
         gone.cancel()
 
 
-async def _wait_until_gone(receive: Receive) -> None:
+async def _wait_for_disconnect(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
 

@@ -27,24 +27,24 @@ _ACCEPTED_ID: Final = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 FIRST_BYTE: Final = (
     "shelfrank.first_byte_s"  # where in a scope the server notes when the request's first byte came
 )
-AS_WRITTEN: Final = "/v1/products/"
+PRODUCT_PREFIX: Final = "/v1/products/"
 """What follows is an id, in which slashes mean what they mean to the catalogue."""
 _SLASHES: Final = re.compile("/{2,}")
-_SCOPE_KEY: Final = "shelfrank.trace"
+_SCOPE_KEY: Final = "shelfrank.context"
 
 
 @dataclass(frozen=True, slots=True)
-class Trace:
+class RequestContext:
     """Id and start of a request, the latter in monotonic seconds: its first byte, if the server noted when that came."""
 
     id: str
     started_s: float
 
 
-def trace_of(request: HTTPConnection) -> Trace:
-    """Return the trace that `Edge` gave to a request."""
-    trace: Trace = request.scope[_SCOPE_KEY]
-    return trace
+def context_of(request: HTTPConnection) -> RequestContext:
+    """Return the trace that `RequestMiddleware` gave to a request."""
+    context: RequestContext = request.scope[_SCOPE_KEY]
+    return context
 
 
 class JsonResponse(Response):
@@ -63,19 +63,19 @@ def error_response(
     return JsonResponse(error_body(reason, loc, request_id), status_code=reason.status, headers=headers)
 
 
-def as_routed(scope: Scope) -> Scope:
+def to_route(scope: Scope) -> Scope:
     """Return a request as it is routed: doubled and trailing slashes left out, and GET in the place of HEAD.
 
     The server's own scope keeps HEAD, by which it leaves out the body of the answer.
     """
     path: str = scope["path"]
     is_plain = "//" not in path and (not path.endswith("/") or path == "/")
-    if not is_plain and not (path.startswith(AS_WRITTEN) and path != AS_WRITTEN):
+    if not is_plain and not (path.startswith(PRODUCT_PREFIX) and path != PRODUCT_PREFIX):
         scope = {**scope, "path": _SLASHES.sub("/", path).removesuffix("/") or "/"}
     return {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
 
 
-class Edge:
+class RequestMiddleware:
     """ASGI middleware around the whole application."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
@@ -87,26 +87,26 @@ class Edge:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        scope = as_routed(scope)
+        scope = to_route(scope)
         started_s: float = scope.get(FIRST_BYTE) or time.monotonic()
-        trace = scope[_SCOPE_KEY] = Trace(_request_id(scope), started_s)
+        context = scope[_SCOPE_KEY] = RequestContext(_request_id(scope), started_s)
         status = 0
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", ()), (REQUEST_ID, trace.id.encode())]
+                message["headers"] = [*message.get("headers", ()), (REQUEST_ID, context.id.encode())]
             await send(message)
 
         try:
             await self._app(scope, receive, send_with_id)
         except Exception as error:  # noqa: BLE001  the HTTP edge's broad catch: counted, and logged
             self._metrics.rejected.labels(Reason.INTERNAL.code).inc()
-            event("internal_error", logging.ERROR, id=trace.id, kind=type(error).__name__, at=_place(error))
+            event("internal_error", logging.ERROR, id=context.id, kind=type(error).__name__, at=_place(error))
             if status:  # too late to say so: end the connection, without the error's text in another log
                 raise ConnectionAbortedError("the answer was cut short") from None
-            await error_response(Reason.INTERNAL, trace.id)(scope, receive, send_with_id)
+            await error_response(Reason.INTERNAL, context.id)(scope, receive, send_with_id)
         finally:
             path = getattr(scope.get("route"), "path", scope["path"])  # a route's pattern, if one was found
             route = path if path in self._metrics.routes else OTHER

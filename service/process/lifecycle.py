@@ -29,10 +29,10 @@ class State(Enum):
     DRAINING = "draining"
 
 
-class Verdict(Enum):
+class WorkerHealth(Enum):
     """How the workers are."""
 
-    WELL = "well"
+    HEALTHY = "well"
     DEAD = "worker_dead"
     STUCK = "worker_stuck"
 
@@ -40,23 +40,23 @@ class Verdict(Enum):
 class Lifecycle:
     """The state of one application, which only moves forward, and the health that follows from it.
 
-    `verdict` tells how the workers are, each time anew.
+    `worker_health` tells how the workers are, each time anew.
     """
 
-    def __init__(self, verdict: Callable[[], Verdict] = lambda: Verdict.WELL) -> None:
-        self._verdict = verdict
+    def __init__(self, worker_health: Callable[[], WorkerHealth] = lambda: WorkerHealth.HEALTHY) -> None:
+        self._worker_health = worker_health
         self.state = State.STARTING
         self.exit_code = 0
 
     @property
     def is_ready(self) -> bool:
         """Whether requests should be sent here."""
-        return self.state is State.READY and self._verdict() is Verdict.WELL
+        return self.state is State.READY and self._worker_health() is WorkerHealth.HEALTHY
 
     @property
     def is_alive(self) -> bool:
         """Whether a restart would not help."""
-        return self._verdict() is not Verdict.STUCK
+        return self._worker_health() is not WorkerHealth.STUCK
 
     def started(self) -> None:
         """Note that the workers run."""

@@ -13,14 +13,14 @@ from typing import Final
 
 import numpy as np
 
-from service.domain.budget import ANYBODY, Terms
+from service.domain.budget import DEFAULT_TENANT, Terms
 from service.domain.ranking import Ranking
 from service.engine.cost import CostModel
 from service.engine.model import ServedModel
 from service.errors import Refused
 from service.rollout.rollout import Fault, Floats, Limits, compare_scores, judge, takes_part
 from service.rollout.versions import Newcomer, NewcomerRole, Version, Versions
-from service.scoring.ranker import AskedGroups
+from service.scoring.ranker import RequestedGroups
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 
@@ -31,7 +31,7 @@ BUSY_S: Final = 0.05  # predicted time of what waits, above which nothing is add
 PATIENCE_S: Final = 5.0
 TYPICAL: Final = (2_048, 50, 8)  # tokens, rows and runs by which two models' speeds are compared
 
-Rank = Callable[[ServedModel, AskedGroups, Terms], Awaitable[Ranking]]
+Rank = Callable[[ServedModel, RequestedGroups, Terms], Awaitable[Ranking]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class _Second:
     role: NewcomerRole
     newcomer: Newcomer
     version: Version
-    group: AskedGroups
+    group: RequestedGroups
     scores: Floats
 
 
@@ -70,14 +70,14 @@ class SecondOpinions:
         self._end_canary = end_canary
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def answered(self, version: Version, groups: AskedGroups, ranking: Ranking) -> None:
+    def answered(self, version: Version, groups: RequestedGroups, ranking: Ranking) -> None:
         """Take note of an answer, and have another model look at its list if that is its share."""
         if not self._versions.newcomers:
             return
         canary = self._versions.newcomers.get("canary")
         if canary is not None:
             self._tally(canary, version, ranking)
-        if len(groups) != 1 or len(ranking.places) < 2 or len(self._tasks) >= MOST_TASKS:
+        if len(groups) != 1 or len(ranking.products) < 2 or len(self._tasks) >= MOST_TASKS:
             return
         ((query, products),) = groups
         group = [(query, products[:MOST_PRODUCTS])]
@@ -95,10 +95,10 @@ class SecondOpinions:
     def _tally(self, canary: Newcomer, version: Version, ranking: Ranking) -> None:
         failed = ranking.unscored.engine + ranking.unscored.nonfinite
         if version is canary.version:
-            canary.trial.newcomer.add(len(ranking.places), failed)
+            canary.trial.newcomer.add(len(ranking.products), failed)
             self._judge(canary)
         elif version is self._versions.stable:
-            canary.trial.stable.add(len(ranking.places), failed)
+            canary.trial.stable.add(len(ranking.products), failed)
 
     def _others(self, version: Version, query: str) -> Iterator[tuple[NewcomerRole, Newcomer, Version]]:
         """Yield who else is to rank: the stable model after the canary, the shadow after the stable model."""
@@ -131,7 +131,7 @@ class SecondOpinions:
     async def _scores(self, second: _Second) -> Floats | None:
         """Return the other model's scores of all products, or None if there was no time for it."""
         ((query, products),) = second.group
-        terms = Terms(time.monotonic() + PATIENCE_S, "offline", "error", ANYBODY)
+        terms = Terms(time.monotonic() + PATIENCE_S, "offline", "error", DEFAULT_TENANT)
         scores: list[Floats] = []
         for start in range(0, len(products), PIECE):
             if self._backlog_s() > BUSY_S:
@@ -167,10 +167,10 @@ class SecondOpinions:
 
 def scores_of(ranking: Ranking) -> Floats:
     """Return the scores of a ranking in the order of the request, float64 [n], NaN where there is none."""
-    scores = np.full(len(ranking.places), np.nan)
-    for place in ranking.places:
-        if place.label is not None:
-            scores[place.index] = place.score
+    scores = np.full(len(ranking.products), np.nan)
+    for product in ranking.products:
+        if product.label is not None:
+            scores[product.index] = product.score
     return scores
 
 

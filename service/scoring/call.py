@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from bundle import Product
 from bundle.rows import NO_ROWS, Rows
 from bundle.text import Packed
-from service.domain.ranking import Cause, Causes, Ranking, Uses, rank_places
+from service.domain.ranking import Cause, Causes, Ranking, Uses, rank_products
 from service.engine.model import ServedModel
 
 Result = TypeVar("Result")
@@ -130,10 +130,10 @@ class Call:
 
     def _ranking(self, infer_s: float) -> Ranking:
         model, rows, times = self._model, self._rows, self._times
-        places, unscored = rank_places(self._logits, self._causes, model.bundle.manifest)
+        products, unscored = rank_products(self._logits, self._causes, model.bundle.manifest)
         tokens = sum(rows.lengths)
         return Ranking(
-            places=places,
+            products=products,
             logits=self._logits,
             causes=self._causes,
             unscored=unscored,

@@ -19,8 +19,8 @@ from service.cache.shared import SharedCache
 from service.catalogue.catalogue import Catalogue
 from service.catalogue.record import Found
 from service.domain.budget import RESPOND_S, Terms
-from service.domain.query import Asked, Reference, text_chars
-from service.domain.ranking import Cause, Ranking, rank_places
+from service.domain.query import Reference, RequestedProduct, text_chars
+from service.domain.ranking import Cause, Ranking, rank_products
 from service.engine.model import ServedModel
 from service.scoring.call import Groups
 from service.scoring.scorer import Scorer
@@ -31,7 +31,7 @@ LOOP_DIGESTS: Final = 256
 LOOP_DIGEST_CHARS: Final = 65_536
 """Digests made on the event loop, within 0.3 ms, and the characters in them; more are made by a worker."""
 
-AskedGroups = Sequence[tuple[str, Sequence[Asked]]]
+RequestedGroups = Sequence[tuple[str, Sequence[RequestedProduct]]]
 
 
 class Ranker:
@@ -53,7 +53,7 @@ class Ranker:
         self._meter = catalogue_meter
 
     async def rank(
-        self, model: ServedModel, groups: AskedGroups, terms: Terms, *, measured: bool = False
+        self, model: ServedModel, groups: RequestedGroups, terms: Terms, *, measured: bool = False
     ) -> Ranking:
         """Rank the products of several queries as one list; Refused as `Scorer.rank` says.
 
@@ -76,7 +76,7 @@ class Ranker:
         self,
         cache: ScoreCache,
         model: ServedModel,
-        groups: AskedGroups,
+        groups: RequestedGroups,
         known: Sequence[Found | None],
         places: Sequence[int],
         terms: Terms,
@@ -109,7 +109,7 @@ class Ranker:
     async def _compute(  # noqa: PLR0913  as above
         self,
         model: ServedModel,
-        groups: AskedGroups,
+        groups: RequestedGroups,
         known: Sequence[Found | None],
         places: Sequence[int],
         terms: Terms,
@@ -132,7 +132,7 @@ class Ranker:
         return await self._scorer.rank(model, wanted, terms, measured=measured)
 
     async def _resolve(
-        self, model: ServedModel, groups: AskedGroups, *, as_texts: bool
+        self, model: ServedModel, groups: RequestedGroups, *, as_texts: bool
     ) -> list[Found | None]:
         """Return what is known of each product; ids not asked for lately go to a worker, for the disk may be slow."""
         asked = [product for _, products in groups for product in products]
@@ -180,7 +180,7 @@ class Ranker:
             result.cancel()
 
 
-def _keys(model: ServedModel, groups: AskedGroups, known: Sequence[Found | None]) -> list[bytes]:
+def _keys(model: ServedModel, groups: RequestedGroups, known: Sequence[Found | None]) -> list[bytes]:
     """Return the cache's keys of all products that are known, in order."""
     keys: list[bytes] = []
     start = 0
@@ -191,7 +191,7 @@ def _keys(model: ServedModel, groups: AskedGroups, known: Sequence[Found | None]
     return keys
 
 
-def _has_references(groups: AskedGroups) -> bool:
+def _has_references(groups: RequestedGroups) -> bool:
     return any(isinstance(asked, Reference) for _, products in groups for asked in products)
 
 
@@ -242,18 +242,18 @@ def _merged(
         causes[list(places)] = part.causes
     logits[list(cached)] = list(cached.values())
     causes[list(cached)] = Cause.SCORED
-    ranked, unscored = rank_places(logits, causes, model.bundle.manifest)
+    ranked, unscored = rank_products(logits, causes, model.bundle.manifest)
     rankings = [part for _, part in parts]
     computed = {
         place for places, part in parts for place in np.array(places)[part.causes == Cause.SCORED].tolist()
     }
     cached_tokens, cached_cut = uses([logit for place, logit in cached.items() if place not in computed])
     return Ranking(
-        places=ranked,
+        products=ranked,
         logits=logits,
         causes=causes,
         unscored=unscored,
-        admitted=products - sum(len(part.places) - part.admitted for part in rankings),
+        admitted=products - sum(len(part.products) - part.admitted for part in rankings),
         rows=sum(part.rows for part in rankings),
         tokens=sum(part.tokens for part in rankings),
         padding_tokens=sum(part.padding_tokens for part in rankings),

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from service.process.lifecycle import Verdict
+from service.process.lifecycle import WorkerHealth
 from service.scoring.worker import WorkerPool
 from service.telemetry.logs import event
 from service.telemetry.metrics import Metrics
@@ -26,11 +26,11 @@ def count_stuck(busy_since_s: Sequence[float | None], now_s: float, limit_s: flo
     return sum(since_s is not None and now_s - since_s > limit_s for since_s in busy_since_s)
 
 
-def judge(workers: WorkerPool, now_s: float, limit_s: float) -> Verdict:
+def check_workers(workers: WorkerPool, now_s: float, limit_s: float) -> WorkerHealth:
     """PURE. Say how the workers are; a stuck one weighs more than a dead one, as only a restart frees it."""
     if count_stuck(workers.busy_since(), now_s, limit_s):
-        return Verdict.STUCK
-    return Verdict.WELL if workers.alive == workers.size else Verdict.DEAD
+        return WorkerHealth.STUCK
+    return WorkerHealth.HEALTHY if workers.alive == workers.size else WorkerHealth.DEAD
 
 
 class Watchdog:
@@ -46,7 +46,7 @@ class Watchdog:
         self._workers = workers
         self._limit_s = limit_s
         self._clock = clock
-        self._told = Verdict.WELL
+        self._reported = WorkerHealth.HEALTHY
         self._lags_s: deque[float] = deque([0.0], maxlen=_LAGS_KEPT)
         metrics.loop_lag.set_function(lambda: max(self._lags_s))
         metrics.stuck_workers.set_function(
@@ -54,9 +54,9 @@ class Watchdog:
         )
 
     @property
-    def verdict(self) -> Verdict:
+    def worker_health(self) -> WorkerHealth:
         """How the workers are now."""
-        return judge(self._workers, self._clock(), self._limit_s)
+        return check_workers(self._workers, self._clock(), self._limit_s)
 
     async def watch(self, on_stuck: Callable[[], None]) -> None:
         """Look for ever; tell the log of each change, and `on_stuck` of a thread that hangs."""
@@ -68,13 +68,13 @@ class Watchdog:
     def look(self, lag_s: float, on_stuck: Callable[[], None]) -> None:
         """Look once, so much later than was asked for."""
         self._lags_s.append(max(0.0, lag_s))
-        verdict = self.verdict
-        if verdict is self._told or lag_s > STOPPED_S:
+        worker_health = self.worker_health
+        if worker_health is self._reported or lag_s > STOPPED_S:
             return
-        self._told = verdict
-        if verdict is Verdict.WELL:
+        self._reported = worker_health
+        if worker_health is WorkerHealth.HEALTHY:
             event("workers_well")
             return
-        event(verdict.value, logging.ERROR, alive=self._workers.alive, size=self._workers.size)
-        if verdict is Verdict.STUCK:
+        event(worker_health.value, logging.ERROR, alive=self._workers.alive, size=self._workers.size)
+        if worker_health is WorkerHealth.STUCK:
             on_stuck()

@@ -27,7 +27,7 @@ ROLES: Final = ("stable", *NEWCOMERS, "named")
 
 RELOADS: Final = ("done", "failed")
 
-Spoken = Literal["own", "cohere", "jina", "voyage", "infinity", "tei", "vllm", "nvidia"]
+DialectName = Literal["own", "cohere", "jina", "voyage", "infinity", "tei", "vllm", "nvidia"]
 """Dialects whose requests are JSON with keys of their own."""
 
 

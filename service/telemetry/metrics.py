@@ -30,8 +30,8 @@ from service.telemetry.meters import (
     BudgetMeter,
     CacheMeter,
     CatalogueMeter,
+    DialectName,
     RolloutMeter,
-    Spoken,
     split,
 )
 from service.telemetry.served import ServedModels
@@ -85,7 +85,7 @@ class Metrics:
             "Keys of requests that nobody here knows, and that were ignored, by dialect.",
             ["dialect"],
         )
-        self.ignored_by = split(ignored, get_args(Spoken))
+        self.ignored_by = split(ignored, get_args(DialectName))
         self.stage_seconds = histogram(
             "shelfrank_stage_seconds",
             "Time that a ranked request spent in a stage.",
@@ -120,7 +120,7 @@ class Metrics:
         counter = partial(Counter, registry=registry)
         gauge = partial(Gauge, registry=registry)
         self.dropped = counter(
-            "shelfrank_dropped_jobs", "Queued work not started because its client had gone."
+            "shelfrank_dropped_jobs", "QueuedHandler work not started because its client had gone."
         )
         self.worker_errors = counter(
             "shelfrank_worker_errors", "Errors in a worker thread; each is a bug or a broken runtime."

@@ -66,7 +66,7 @@ class ServedModels(Collector):
 
 
 def _drift_gauges(served: Iterable[Served]) -> Iterator[GaugeMetricFamily]:
-    documents = _gauge("drift_documents", "Scored documents that the drift gauges tell of.", *WHOSE)
+    documents = _gauge("drift_documents", "ScoringResult documents that the drift gauges tell of.", *WHOSE)
     psi = _gauge(
         "drift_psi", "Population stability index of the scores: above 0.25 they are other ones.", *WHOSE
     )

@@ -27,10 +27,10 @@ from prometheus_client import Counter
 from bundle import read_bundle
 from bundle.manifest import TensorSpec
 from service.app.application import build_app
-from service.domain.budget import ANYBODY, Terms
+from service.domain.budget import DEFAULT_TENANT, Terms
 from service.domain.ranking import Ranking
 from service.engine.model import ServedModel
-from service.errors import Reason, said
+from service.errors import Reason, error_message
 from service.rollout.versions import Version, Versions
 from service.scoring.admission import Admission
 from service.scoring.call import Groups
@@ -74,7 +74,7 @@ class FakeSession:
 def terms(deadline_s: float | None = None, **changes: Any) -> Terms:
     """The terms of an ordinary request, due in WAIT_S if not said otherwise."""
     due_s = time.monotonic() + WAIT_S if deadline_s is None else deadline_s
-    ordinary: dict[str, Any] = {"priority": "search", "on_failure": "degrade", "tenant": ANYBODY}
+    ordinary: dict[str, Any] = {"priority": "search", "on_failure": "degrade", "tenant": DEFAULT_TENANT}
     return Terms(deadline_s=due_s, **ordinary | changes)
 
 
@@ -103,7 +103,7 @@ def fake_bench(
     weights: Mapping[str, float] | None = None,
 ) -> Bench:
     """A scorer of the tiny bundle on fake engines."""
-    counted, shares = metrics or Metrics(), weights or {ANYBODY: 1.0}
+    counted, shares = metrics or Metrics(), weights or {DEFAULT_TENANT: 1.0}
     pool = WorkerPool(
         len(sessions),
         shares,
@@ -143,7 +143,7 @@ def is_documented_error(answer: Answer) -> bool:
     return (
         set(told) == {"error", "message", "detail", "loc", "id"}
         and (reason.status, reason.message) == (answer.status, told["message"])
-        and told["detail"] == said(reason, tuple(told["loc"]))
+        and told["detail"] == error_message(reason, tuple(told["loc"]))
         and answer.headers["x-request-id"] == told["id"]
         and len(answer.body) <= 512
     )

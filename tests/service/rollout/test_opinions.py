@@ -11,8 +11,8 @@ import pytest
 
 from bundle import Product, read_bundle
 from service import create_app
-from service.domain.budget import ANYBODY, Terms
-from service.domain.ranking import Place, Ranking, Unscored
+from service.domain.budget import DEFAULT_TENANT, Terms
+from service.domain.ranking import RankedProduct, Ranking, Unscored
 from service.engine.cost import CostModel
 from service.engine.model import ServedModel
 from service.errors import Reason, Refused
@@ -27,14 +27,14 @@ from service.rollout.opinions import (
 )
 from service.rollout.rollout import LEAST_DOCUMENTS, LEAST_LISTS, Fault, takes_part
 from service.rollout.versions import Newcomer, NewcomerRole, Version, Versions
-from service.scoring.ranker import AskedGroups
+from service.scoring.ranker import RequestedGroups
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 from tests.service.support import JSON, WAIT_S, Served, exchange, until
 from tests.tiny import WORDS, build_tiny
 
 LIST = [Product(title=f"{place}") for place in range(20)]
-GROUPS: AskedGroups = [("mug", LIST)]
+GROUPS: RequestedGroups = [("mug", LIST)]
 NAMES = ("one", "two", "three")
 
 
@@ -49,7 +49,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def ranking(scores: Sequence[float | None], **unscored: int) -> Ranking:
     """A ranking of these scores, in the order of the request."""
-    places = [Place(index, score or 0.0, score and "exact") for index, score in enumerate(scores)]  # type: ignore[arg-type]
+    places = [RankedProduct(index, score or 0.0, score and "exact") for index, score in enumerate(scores)]  # type: ignore[arg-type]
     logits = np.array([np.nan if score is None else score for score in scores], np.float32)
     return Ranking(tuple(places), logits=logits, unscored=Unscored(**unscored), rows=len(scores), tokens=99)
 
@@ -68,7 +68,7 @@ class Fleet:
             if share:
                 self.versions.admit(cast("NewcomerRole", role), Newcomer(version, share))
         self.metrics = Metrics()
-        self.asked: list[tuple[ServedModel, AskedGroups, Terms]] = []
+        self.asked: list[tuple[ServedModel, RequestedGroups, Terms]] = []
         self.backlog_s = 0.0
         self.ended: list[Fault] = []
         self.gate: asyncio.Event | None = None
@@ -84,7 +84,7 @@ class Fleet:
             end_canary=self.end,
         )
 
-    async def rank(self, model: ServedModel, groups: AskedGroups, terms: Terms) -> Ranking:
+    async def rank(self, model: ServedModel, groups: RequestedGroups, terms: Terms) -> Ranking:
         """Score each product by its title, or the other way round."""
         self.asked.append((model, groups, terms))
         if self.gate is not None:
@@ -143,7 +143,7 @@ def test_the_stable_model_looks_at_a_canarys_list(root: Path) -> None:
     assert LIST == [product for products in pieces for product in products]
     assert max(map(len, pieces)) == PIECE
     for _, _, terms in fleet.asked:
-        assert (terms.priority, terms.on_failure, terms.tenant) == ("offline", "error", ANYBODY)
+        assert (terms.priority, terms.on_failure, terms.tenant) == ("offline", "error", DEFAULT_TENANT)
         assert 0 < terms.deadline_s - time.monotonic() <= PATIENCE_S
     assert (1, 0) == (fleet.lists("canary"), fleet.lists("shadow"))
     assert (1.0, pytest.approx(1.0)) == (
@@ -331,7 +331,7 @@ def test_a_newcomer_that_has_gone_is_told_of_no_more(root: Path) -> None:
 
 def test_scores_are_in_the_order_of_the_request() -> None:
     """The scores of a ranking, best first, are put back in their places; what has none is NaN."""
-    places = (Place(2, 0.9, "exact"), Place(0, 0.5, "exact"), Place(1, 5e-7, None))
+    places = (RankedProduct(2, 0.9, "exact"), RankedProduct(0, 0.5, "exact"), RankedProduct(1, 5e-7, None))
 
     np.testing.assert_array_equal(scores_of(Ranking(places)), [0.5, np.nan, 0.9])
 
