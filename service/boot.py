@@ -16,13 +16,13 @@ from service.cache.memory import ScoreCache
 from service.cache.shared import SharedCache, open_shared_cache
 from service.catalogue.catalogue import Catalogue
 from service.engine.cuda import open_gpu_session
-from service.engine.model import ServedModel
+from service.engine.model import LoadedModel
 from service.engine.sessions import measure_runs, open_sessions, pick_precision, why_no_words, why_not_native
 from service.engine.shapes import make_shapes
 from service.errors import EngineError
 from service.process.cpus import cpus_to_pin, usable_cpus
 from service.scoring.admission import Admission
-from service.scoring.entry import WORTHWHILE_TOKENS
+from service.scoring.queue_entry import WORTHWHILE_TOKENS
 from service.scoring.ranker import Ranker
 from service.scoring.scorer import Scorer
 from service.scoring.worker import WorkerPool
@@ -56,7 +56,7 @@ def workers_of(settings: Settings) -> int:
     return settings.workers or (usable_cpus() if settings.device == "cpu" else 1)
 
 
-def load_model(name: str, settings: Settings) -> ServedModel:
+def load_model(name: str, settings: Settings) -> LoadedModel:
     """Read and verify a bundle, open its sessions and time them; BundleError or EngineError."""
     began_s = time.monotonic()
     bundle = read_bundle(settings.models_root, name)
@@ -67,7 +67,7 @@ def load_model(name: str, settings: Settings) -> ServedModel:
     no_words = why_no_words(settings.engine)
     if settings.device == "cpu":
         sessions = open_sessions(bundle, precision=precision, workers=workers, engine=settings.engine)
-        model = ServedModel(bundle, precision, "cpu", sessions, words=not no_words)
+        model = LoadedModel(bundle, precision, "cpu", sessions, words=not no_words)
         timings = measure_runs(sessions[0], model.longest)
     elif settings.engine == "native":
         raise EngineError("engine is native, which computes on the CPU alone: set device to cpu")
@@ -77,7 +77,7 @@ def load_model(name: str, settings: Settings) -> ServedModel:
         session = open_gpu_session(
             bundle, precision=precision, device=settings.device, shapes=shapes, cache=cache
         )
-        model = ServedModel(bundle, precision, settings.device, [session] * workers, shapes, not no_words)
+        model = LoadedModel(bundle, precision, settings.device, [session] * workers, shapes, not no_words)
         timings = session.timings()
     for tokens, rows, seconds in timings:
         model.costs.observe(tokens, rows, seconds)

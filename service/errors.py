@@ -41,7 +41,7 @@ class Reason(Enum):
         404,
         "This model is not served here; leave model out or see GET /v1/models.",
     )
-    NO_NEWCOMER = "no_newcomer", 404, "There is no model in this role."
+    NO_CANDIDATE = "no_newcomer", 404, "There is no model in this role."
     PRODUCT_NOT_FOUND = "product_not_found", 404, "There is no product of this id in the catalogue."
     CATALOGUE_OFF = "catalogue_off", 404, "This server keeps no catalogue of products."
     METHOD_NOT_ALLOWED = "method_not_allowed", 405, "This path does not take this method."

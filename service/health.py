@@ -20,11 +20,11 @@ _MODULE: Final = ["-m", "service"]
 
 def settings_of(process: Path) -> Settings:
     """Return the settings of a process by its folder under /proc; an init that started it has the same arguments."""
-    told = [part.decode() for part in (process / "cmdline").read_bytes().split(b"\0")[:-1]]
-    starts = (place + 2 for place in range(len(told)) if told[place : place + 2] == _MODULE)
+    arguments = [part.decode() for part in (process / "cmdline").read_bytes().split(b"\0")[:-1]]
+    starts = (place + 2 for place in range(len(arguments)) if arguments[place : place + 2] == _MODULE)
     variables = (part.decode() for part in (process / "environ").read_bytes().split(b"\0") if b"=" in part)
     values = {name: value for name, _, value in (each.partition("=") for each in variables)}
-    return load_settings(told[next(starts, len(told)) :], values)
+    return load_settings(arguments[next(starts, len(arguments)) :], values)
 
 
 def main(arguments: Sequence[str]) -> int:

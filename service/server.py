@@ -116,7 +116,7 @@ def serve_app(app: FastAPI, settings: Settings, public: socket.socket, admin: so
     beside = protocol_class(settings, metrics, is_draining, admin_connections)
     side = SideServer(server_config(app.state.admin, settings, beside, lifespan=False))
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-        runner.run(_serve_both(server, public, side, admin, app.state.rollout.want_reload))
+        runner.run(_serve_both(server, public, side, admin, app.state.rollout.request_reload))
         if lifecycle.exit_code:
             event("left", logging.ERROR, code=lifecycle.exit_code)
             logging.shutdown()

@@ -16,7 +16,7 @@ import yaml
 from bundle import Bundle
 from service.scoring.ranker import Ranker
 from service.telemetry.drift import Drift
-from service.telemetry.meters import NEWCOMERS
+from service.telemetry.meters import CANDIDATE_ROLES
 from service.telemetry.metrics import Metrics
 from service.telemetry.served import Served
 from tests.service.support import FakeSession, fake_app
@@ -57,8 +57,8 @@ def samples() -> dict[str, list[dict[str, str]]]:
     drift.add(np.zeros(1, np.float32), rows=1, truncated=0, tokens=9, unknown=0)
     metrics.count_routes(["/v1/rerank"])
     metrics.served.show([Served("stable", bundle, "fp32", "cpu", drift)])
-    for role in NEWCOMERS:
-        metrics.rollout.agree(role, overlap_at_10=1.0, kendall_tau=1.0, score_difference=0.0)
+    for role in CANDIDATE_ROLES:
+        metrics.rollout.set_agreement(role, overlap_at_10=1.0, kendall_tau=1.0, score_difference=0.0)
     found: dict[str, list[dict[str, str]]] = {}
     for family in metrics.registry.collect():
         found.setdefault(family.name, [])

@@ -29,7 +29,7 @@ from service.errors import ClientDisconnected, Reason, Refused
 from service.http.keys import ApiKeyMiddleware, ApiKeys
 from service.http.middleware import JsonResponse, RequestMiddleware, context_of
 from service.process.lifecycle import STUCK, Lifecycle
-from service.rollout.opinions import SecondOpinions
+from service.rollout.comparer import ModelComparer
 from service.rollout.reload import Rollout
 from service.rollout.versions import Versions
 from service.scoring.scorer import Scorer
@@ -61,7 +61,7 @@ def build_app(
     app.state.lifecycle, app.state.metrics, app.state.rollout = parts.lifecycle, metrics, parts.rollout
     admin_routes = RolloutApi(settings, versions, parts.rollout).routes()
     app.state.admin = build_admin(parts.lifecycle, metrics, routes=admin_routes)
-    versions.show(metrics)
+    versions.report_to(metrics)
     api = Api(
         settings,
         versions,
@@ -69,7 +69,7 @@ def build_app(
         metrics,
         ranker=parts.ranker,
         recorder=RequestRecorder(metrics, tracing),
-        opinions=parts.opinions,
+        comparer=parts.comparer,
         lifecycle=parts.lifecycle,
     )
     _add_own_routes(app, api, parts.products, parts.lifecycle)
@@ -101,7 +101,7 @@ class _Parts:
         self.rollout = Rollout(versions, metrics, lambda directory: load_model(directory, settings))
         self.ranker, self._stores = open_ranker(settings, scorer, metrics)
         self.products = ProductsApi(settings, self._stores.catalogue, versions)
-        self.opinions = SecondOpinions(
+        self.comparer = ModelComparer(
             settings,
             versions,
             metrics,
@@ -116,14 +116,18 @@ class _Parts:
         self._pool.start()
         self.lifecycle.started()
         await self._stores.connect()
-        watches = [self._watchdog.watch(self._on_stuck), self.rollout.watch(), self.products.keep_up()]
+        watches = [
+            self._watchdog.watch(self._on_stuck),
+            self.rollout.watch(),
+            self.products.maintain_payloads(),
+        ]
         if self.keys is not None:
             watches.append(self.keys.watch())
         watchers = [asyncio.create_task(watch) for watch in watches]
         yield
         for watcher in watchers:
             watcher.cancel()
-        self.opinions.close()
+        self.comparer.close()
         await asyncio.to_thread(self._pool.stop, STOP_TIMEOUT_S)
         await self._stores.close()
         if self._tracing is not None:

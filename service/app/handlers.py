@@ -26,8 +26,8 @@ from service.http.guard import cancel_on_disconnect, read_body
 from service.http.keys import TENANT
 from service.http.middleware import JsonResponse, context_of
 from service.process.lifecycle import Lifecycle, State
+from service.rollout.comparer import ModelComparer
 from service.rollout.models import to_json
-from service.rollout.opinions import SecondOpinions
 from service.rollout.versions import Version, Versions
 from service.scoring.ranker import Ranker
 from service.scoring.scorer import Scorer
@@ -55,7 +55,7 @@ class Api:
         *,
         ranker: Ranker,
         recorder: RequestRecorder,
-        opinions: SecondOpinions,
+        comparer: ModelComparer,
         lifecycle: Lifecycle,
     ) -> None:
         self._settings = settings
@@ -64,7 +64,7 @@ class Api:
         self._ranker = ranker
         self._metrics = metrics
         self._recorder = recorder
-        self._opinions = opinions
+        self._comparer = comparer
         self._lifecycle = lifecycle
         self._explain_limits = explain_limits(settings)
         metrics.queue_tokens.set_function(lambda: scorer.admission.held_tokens)
@@ -98,7 +98,7 @@ class Api:
 
     async def models(self) -> Response:
         """List the models that are served, with all that their bundles say about them."""
-        return JsonResponse(self._versions.listed())
+        return JsonResponse(self._versions.list_json())
 
     async def model(self, request: Request) -> Response:
         """Say what the bundle says about one model."""
@@ -243,7 +243,7 @@ class Api:
             self._recorder.record(
                 context, request.headers, terms=terms, version=version, ranking=ranking, times_s=times_s
             )
-            self._opinions.answered(version, scoring.groups, ranking)
+            self._comparer.observe(version, scoring.groups, ranking)
 
         asyncio.get_running_loop().call_soon(record)  # when the answer has been written
         headers = {"x-degraded": ranking.unscored.reason} if ranking.unscored.reason else None
@@ -252,9 +252,9 @@ class Api:
     def _chosen(self, scoring: ScoringRequest) -> Version:
         """Return the model that a request is for; by the settings, one that is not served counts as none named."""
         query = scoring.groups[0][0] if scoring.groups else ""
-        version = self._versions.chosen(scoring.model, query)
+        version = self._versions.choose(scoring.model, query)
         if version is None and self._settings.unknown_model == "answer":
-            version = self._versions.chosen(None, query)
+            version = self._versions.choose(None, query)
         if version is None:
             raise Refused(Reason.MODEL_NOT_FOUND, ("model",))
         return version

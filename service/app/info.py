@@ -53,13 +53,13 @@ class InfoApi:
         """Say what a model was asked, or all of them if the path names none, as Triton does."""
         named = "model" in request.path_params
         versions = [version_in_path(request, self._versions)] if named else self._versions.roles()
-        stats = [kserve.model_stats(version.model.bundle.manifest, version.tally) for version in versions]
+        stats = [kserve.model_stats(version.model.bundle.manifest, version.stats) for version in versions]
         return JsonResponse(msgspec.json.encode({"model_stats": stats}))
 
 
 def version_in_path(request: Request, versions: Versions) -> Version:
     """Return the model that a path names, with its version or without; Refused if it is not served."""
-    version = versions.named(request.path_params["model"])
+    version = versions.by_name(request.path_params["model"])
     wanted = request.path_params.get("version")
     if version is None or wanted not in {None, version.facts.version}:
         raise Refused(Reason.MODEL_NOT_FOUND)

@@ -51,7 +51,7 @@ ELSEWHERE: Final = {  # reasons that only other routes have
     Reason.LOADING,
     Reason.MALFORMED_HTTP,
     Reason.METHOD_NOT_ALLOWED,
-    Reason.NO_NEWCOMER,
+    Reason.NO_CANDIDATE,
     Reason.NOT_FOUND,
     Reason.UNKNOWN_TRANSFER_CODING,
     Reason.UNPAIRED_TEXTS,

@@ -14,9 +14,9 @@ from service.domain.ranking import Ranking
 from service.http.middleware import RequestContext
 from service.rollout.versions import Version
 from service.telemetry.logs import event
-from service.telemetry.meters import missed_in
+from service.telemetry.meters import stage_missed
 from service.telemetry.metrics import Metrics
-from service.telemetry.tracing import Tracing, end_to_end
+from service.telemetry.tracing import Tracing, stage_spans
 
 NAME: Final = "rerank"
 
@@ -47,7 +47,7 @@ class RequestRecorder:
             tokens=ranking.tokens,
             unknown=ranking.unknown_tokens,
         )
-        version.tally.add(
+        version.stats.add(
             times_s,
             documents=len(ranking.products),
             cached=ranking.cached,
@@ -65,7 +65,7 @@ class RequestRecorder:
         }
         if self._tracing is not None:
             whole = (NAME, context.started_s, context.started_s + times_s["total"])
-            stages = end_to_end(context.started_s, times_s)
+            stages = stage_spans(context.started_s, times_s)
             fields["trace"] = self._tracing.record(headers, whole, stages, facts | {"request_id": context.id})
         event("ranked", logging.INFO, id=context.id, **fields)
 
@@ -88,7 +88,7 @@ class RequestRecorder:
         if slack_s >= 0:
             budget.goodput.inc(documents - unscored.total)
         if slack_s < 0 or unscored.deadline:
-            missed = missed_in(times_s, terms.deadline_s - started_s)
+            missed = stage_missed(times_s, terms.deadline_s - started_s)
             budget.misses["infer" if missed is None else missed].inc()
         if unscored.reason is not None:
             budget.degraded[unscored.reason].inc()

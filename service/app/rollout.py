@@ -26,11 +26,11 @@ from service.http.keys import shown_key
 from service.http.middleware import JsonResponse, context_of
 from service.rollout.models import Role
 from service.rollout.reload import LoadFailed, Rollout
-from service.rollout.versions import Newcomer, NewcomerRole, Versions
+from service.rollout.versions import Candidate, CandidateRole, Versions
 from service.settings import Settings
 
 MAX_BODY_BYTES: Final = 4_096
-SHARES: Final[dict[NewcomerRole, float]] = {"canary": 0.1, "shadow": 1.0}
+SHARES: Final[dict[CandidateRole, float]] = {"canary": 0.1, "shadow": 1.0}
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -66,7 +66,7 @@ class ServedModelStatus(Struct):
 
 
 _RELOAD: Final = msgspec.json.Decoder(ReloadRequest)
-_NEWCOMER: Final = msgspec.json.Decoder(CandidateRequest)
+_CANDIDATE: Final = msgspec.json.Decoder(CandidateRequest)
 
 
 def is_loopback(host: str) -> bool:
@@ -103,13 +103,13 @@ class RolloutApi:
         return [Route(path, self._locked(handler), methods=[method]) for method, path, handler in calls]
 
     async def _list(self, request: Request) -> Response:  # noqa: ARG002  as the other handlers
-        newcomers = {each.version: each for each in self._versions.newcomers.values()}
+        candidates = {each.version: each for each in self._versions.candidates.values()}
         models = []
         for version, role in self._versions.roles().items():
             facts = version.facts
             entry = ServedModelStatus(role, facts.id, facts.bundle, version.directory, facts.precision)
-            if version in newcomers:
-                _add_trial(entry, newcomers[version])
+            if version in candidates:
+                _add_trial(entry, candidates[version])
             models.append(entry)
         return JsonResponse(msgspec.json.encode({"models": models}))
 
@@ -123,16 +123,16 @@ class RolloutApi:
         self._rollout.promote()
         return await self._list(request)
 
-    def _admitting(self, role: NewcomerRole) -> Handler:
+    def _admitting(self, role: CandidateRole) -> Handler:
         async def admit(request: Request) -> Response:
-            call = decode(_NEWCOMER, await self._body(request))
+            call = decode(_CANDIDATE, await self._body(request))
             self._refuse_if_loading()
             await self._rollout.admit(role, call.bundle, SHARES[role] if call.share is None else call.share)
             return await self._list(request)
 
         return admit
 
-    def _dismissing(self, role: NewcomerRole) -> Handler:
+    def _dismissing(self, role: CandidateRole) -> Handler:
         async def dismiss(request: Request) -> Response:
             self._rollout.dismiss(role)
             return await self._list(request)
@@ -172,10 +172,10 @@ class RolloutApi:
         return await read_body(request.scope["headers"], request.receive, MAX_BODY_BYTES, typed=False)
 
 
-def _add_trial(entry: ServedModelStatus, newcomer: Newcomer) -> None:
-    trial = newcomer.trial
-    entry.share, entry.lists = newcomer.share, trial.lists
-    entry.answers, entry.failing = trial.newcomer.answers, trial.newcomer.failing
+def _add_trial(entry: ServedModelStatus, candidate: Candidate) -> None:
+    trial = candidate.trial
+    entry.share, entry.lists = candidate.share, trial.lists
+    entry.answers, entry.failing = trial.candidate.answers, trial.candidate.failing
     if trial.agreement is not None:
         entry.overlap_at_10 = trial.agreement.overlap_at_10
         entry.kendall_tau = trial.agreement.kendall_tau

@@ -27,9 +27,9 @@ async def cached_logits(
         logits = dict(claims.known)
         if store is not None:
             logits |= await _look_up(store, claims)
-        if claims.mine:
-            logits |= await _compute(compute, claims.mine, claims, store)
-            claims.give_up()
+        if claims.to_compute:
+            logits |= await _compute(compute, claims.to_compute, claims, store)
+            claims.abandon()
         came = await claims.wait(terms.deadline_s - time.monotonic())
         logits |= {index: logit for index, logit in came.items() if logit is not None}
         left = [index for index, logit in came.items() if logit is None]
@@ -40,12 +40,12 @@ async def cached_logits(
 
 async def _look_up(store: SharedCache, claims: Claims) -> dict[int, float]:
     """Settle what the shared cache has."""
-    keys = {index: claims.keys[index] for index in claims.mine}
+    keys = {index: claims.keys[index] for index in claims.to_compute}
     if not keys:
         return {}
     known = await store.get_many(list(keys.values()))
     found = {index: known[key] for index, key in keys.items() if key in known}
-    claims.settle(found, time.monotonic())
+    claims.resolve(found, time.monotonic())
     return found
 
 
@@ -54,7 +54,7 @@ async def _compute(
 ) -> Mapping[int, float]:
     """Compute pairs, hand them on, and have them stored."""
     computed = await compute(places)
-    claims.settle(computed, time.monotonic())
+    claims.resolve(computed, time.monotonic())
     if store is not None:
         store.put_many({claims.keys[index]: logit for index, logit in computed.items()})
     return computed

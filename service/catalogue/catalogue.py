@@ -17,11 +17,11 @@ import lmdb
 
 from bundle import PairEncoder, Product
 from bundle.text import Packed
-from service.catalogue.recent import Recent
+from service.catalogue.recent import RecentLookups
 from service.catalogue.record import (
     DIGEST_BYTES,
     FORMAT,
-    Found,
+    ResolvedProduct,
     StoredProduct,
     product_key,
     read_record,
@@ -42,12 +42,12 @@ class PutCounts:
 
 
 class Catalogue:
-    """The products of a shop in one directory; safe between threads and processes. Every call but `recall` blocks."""
+    """The products of a shop in one directory; safe between threads and processes. Every call but `lookup_recent` blocks."""
 
     def __init__(self, path: Path, max_bytes: int, *, wait_s: float = WRITE_WAIT_S) -> None:
         """Open or create it; CatalogueError if the directory holds something else or cannot be used."""
         self._store = Store(path, max_bytes, FORMAT, wait_s=wait_s)
-        self._recent = Recent()
+        self._recent = RecentLookups()
 
     def put(self, products: Iterable[StoredProduct], encoders: Sequence[PairEncoder]) -> PutCounts:
         """Store products, all or none, each with a payload of every encoder; the last of an id counts.
@@ -82,28 +82,28 @@ class Catalogue:
             record = transaction.get(product_key(identifier), db=self._store.products)
         return None if record is None else read_record(record)
 
-    def lookup(self, ids: Sequence[str | int], text_key: str) -> list[Found | None]:
+    def lookup(self, ids: Sequence[str | int], text_key: str) -> list[ResolvedProduct | None]:
         """Return for each id what `PairEncoder.encode` needs of its product, None if it is unknown.
 
         A product without a payload under this text key comes with its texts, which `encode` takes as well and
         tokenizes together with the query; `rebuild` sees to it that there are few.
         """
         generation = _generation(text_key)
-        found: list[Found | None] = []
+        found: list[ResolvedProduct | None] = []
         with self._store.read() as transaction:
             for identifier in ids:
                 key = product_key(identifier)
                 value = transaction.get(generation + key, db=self._store.payloads)
                 if value is not None:
-                    found.append(Found(Packed(value[DIGEST_BYTES:]), value[:DIGEST_BYTES]))
+                    found.append(ResolvedProduct(Packed(value[DIGEST_BYTES:]), value[:DIGEST_BYTES]))
                 else:
                     record = transaction.get(key, db=self._store.products)
-                    found.append(None if record is None else Found(*read_record(record)))
+                    found.append(None if record is None else ResolvedProduct(*read_record(record)))
             state: int = transaction.id()
         self._recent.keep(state, text_key, ids, found)
         return found
 
-    def recall(self, ids: Sequence[str | int], text_key: str) -> list[Found | None] | None:
+    def lookup_recent(self, ids: Sequence[str | int], text_key: str) -> list[ResolvedProduct | None] | None:
         """Return what `lookup` would return, None if that is not in memory; the one call that does not block."""
         return self._recent.get(self._store.state, text_key, ids)
 
@@ -139,7 +139,7 @@ class Catalogue:
                     self._store.check_room(transaction)
             yield len(missing)
 
-    def retire(self, text_keys: Collection[str], *, step: int = _DELETE_AT_ONCE) -> Iterator[int]:
+    def prune(self, text_keys: Collection[str], *, step: int = _DELETE_AT_ONCE) -> Iterator[int]:
         """Delete the payloads of all text keys but these, `step` at a time; yield how many of them.
 
         Another process that still serves one of the others goes on with texts.

@@ -18,7 +18,7 @@ from service.api.schema import decode
 from service.dialects.dialect import ErrorReply, ScoringRequest, ScoringResult, pair_up, scores_in_order
 from service.errors import Reason, Refused, error_message
 from service.settings import Settings
-from service.telemetry.tally import Sum, Tally
+from service.telemetry.model_stats import DurationSum, ModelStats
 
 INPUTS: Final = ("query", "document")
 OUTPUTS: Final = {"score": "FP32", "label": "BYTES"}
@@ -166,30 +166,30 @@ def model_config(manifest: Manifest) -> Mapping[str, object]:
     }
 
 
-def model_stats(manifest: Manifest, tally: Tally) -> Mapping[str, object]:
+def model_stats(manifest: Manifest, stats: ModelStats) -> Mapping[str, object]:
     """Say what a model was asked, as Triton does: an inference is a document, an execution an answer."""
-    stages = tally.stages
+    stages = stats.stages
     return {
         "name": manifest.name,
         "version": manifest.version,
-        "last_inference": int(tally.last_s * 1_000),
-        "inference_count": tally.documents,
-        "execution_count": tally.whole.count + tally.failing.count,
+        "last_inference": int(stats.last_s * 1_000),
+        "inference_count": stats.documents,
+        "execution_count": stats.whole.count + stats.failing.count,
         "inference_stats": {
-            "success": _duration(tally.whole),
-            "fail": _duration(tally.failing),
+            "success": _duration(stats.whole),
+            "fail": _duration(stats.failing),
             "queue": _duration(stages["queue"]),
             "compute_input": _duration(stages["tokenize"]),
             "compute_infer": _duration(stages["infer"]),
             "compute_output": _duration(stages["respond"]),
-            "cache_hit": _duration(tally.cached),
-            "cache_miss": {"count": tally.documents - tally.cached.count, "ns": 0},
+            "cache_hit": _duration(stats.cached),
+            "cache_miss": {"count": stats.documents - stats.cached.count, "ns": 0},
         },
         "batch_stats": [],
     }
 
 
-def _duration(total: Sum) -> Mapping[str, int]:
+def _duration(total: DurationSum) -> Mapping[str, int]:
     return {"count": total.count, "ns": round(total.seconds * 1e9)}
 
 

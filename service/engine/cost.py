@@ -86,7 +86,7 @@ class CostModel:
                 self._costs = (float(costs[0]), float(costs[1]), float(costs[2]))
 
 
-class Slip:
+class LatenessEstimate:
     """How much later requests are done than was predicted of them: by a factor, and give or take some seconds.
 
     The factor is the sum of what was over the sum of what was predicted, and the spread the mean absolute error, both

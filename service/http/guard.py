@@ -118,7 +118,7 @@ def _media_type(value: bytes) -> bytes | None:
     """Return a media type without its parameters, of which a charset has to be UTF-8; None if it is another one."""
     kind, *parameters = value.lower().split(b";")
     for parameter in parameters:
-        name, _, told = parameter.partition(b"=")
-        if name.strip() == b"charset" and told.strip(b' \t"') not in _UTF_8:
+        name, _, charset = parameter.partition(b"=")
+        if name.strip() == b"charset" and charset.strip(b' \t"') not in _UTF_8:
             return None
     return kind.strip()

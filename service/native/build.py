@@ -38,8 +38,10 @@ class Library:
     def path(self) -> Path:
         """Where the library of these sources is, or would be."""
         sources = (FOLDER / name for name in (f"{self.name}.c", *self.headers))
-        told = b"".join(source.read_bytes() for source in sources) + " ".join((*FLAGS, *self.flags)).encode()
-        return BUILT / f"{self.name}-{hashlib.sha256(told).hexdigest()[:12]}.so"
+        content = (
+            b"".join(source.read_bytes() for source in sources) + " ".join((*FLAGS, *self.flags)).encode()
+        )
+        return BUILT / f"{self.name}-{hashlib.sha256(content).hexdigest()[:12]}.so"
 
     @property
     def is_for_this_processor(self) -> bool:

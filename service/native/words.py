@@ -22,7 +22,7 @@ from service.native.structs import check_structs
 MOST_WORDS: Final = 65_536  # 8 MB; all are forgotten when it is full
 AT_ONCE: Final = 256  # products; the interpreter is held meanwhile
 _MOST_UNKNOWN: Final = 1_024  # words of one call
-_LESSONS: Final = 2
+_LEARN_ATTEMPTS: Final = 2
 _WORD_BYTES: Final = 64  # as in words.c
 _CUT: Final = 1  # as in words.c; a row of a higher state was not read
 _Int = ctypes.c_int32
@@ -85,9 +85,9 @@ class NativePairEncoder(PairEncoder):
     def __init__(self, tokenizer_json: bytes, contract: TextContract) -> None:
         """Load the tokenizer as `PairEncoder` does, and open an empty table of words."""
         super().__init__(tokenizer_json, contract)
-        self._table = _Table(self._told()) if self._tokens.reads_words_alone else None
+        self._table = _Table(self._to_contract()) if self._tokens.reads_words_alone else None
 
-    def _told(self) -> _Contract:
+    def _to_contract(self) -> _Contract:
         """Return the text contract as words.c reads it."""
         contract, template = self._contract, self._contract.template
         parts = (template.prefix, template.middle, template.suffix)
@@ -107,7 +107,7 @@ class NativePairEncoder(PairEncoder):
         items = _items(products)
         parts = []
         for start in range(0, len(items), AT_ONCE):
-            read = self._learnt(self._table, query, items, start)
+            read = self._read_and_learn(self._table, query, items, start)
             some = products[start : start + AT_ONCE]
             if read is None:
                 parts.append(super().encode(query, some))
@@ -120,11 +120,11 @@ class NativePairEncoder(PairEncoder):
                 parts.append(Rows.of(mixed))
         return parts[0] if len(parts) == 1 else Rows.joined(parts)
 
-    def _learnt(
+    def _read_and_learn(
         self, table: "_Table", query: str, items: list[Product | bytes | None], start: int
-    ) -> "_Read | None":
+    ) -> "_TableRows | None":
         """Return rows of some items, once the table has learnt the query's words, then the products'."""
-        for _ in range(_LESSONS):
+        for _ in range(_LEARN_ATTEMPTS):
             read = table.read(query, items, start)
             if (read is not None and read.is_whole) or not table.unknown:
                 return read
@@ -148,7 +148,7 @@ def _items(products: Sequence[Product | Packed]) -> list[Product | bytes | None]
     ]
 
 
-class _Read:
+class _TableRows:
     """Rows of a table, and the places of those that it could not read."""
 
     __slots__ = ("is_whole", "rows", "unread")
@@ -176,7 +176,7 @@ class _Table:
         if getattr(self, "_address", None):
             self._close(self._address)
 
-    def read(self, query: str, items: list[Product | bytes | None], start: int) -> _Read | None:
+    def read(self, query: str, items: list[Product | bytes | None], start: int) -> _TableRows | None:
         """Return rows of some items; None if the query is not known."""
         space, count = self._space(), min(AT_ONCE, len(items) - start)
         struct = space.struct
@@ -192,7 +192,7 @@ class _Table:
             [struct.query_tokens] * count,
             states,
         )
-        return _Read(rows, states)
+        return _TableRows(rows, states)
 
     @property
     def unknown(self) -> int:

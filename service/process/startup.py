@@ -50,21 +50,21 @@ def exit_on_signal() -> Iterator[None]:
 
     The runtime may be there for minutes, such as when it builds an engine for a GPU.
     """
-    heard, told = os.pipe()
-    os.set_blocking(told, False)  # as the signal module asks
+    read_end, write_end = os.pipe()
+    os.set_blocking(write_end, False)  # as the signal module asks
 
     def listen() -> None:
-        for number in os.read(heard, 1):  # none if the other end was closed
+        for number in os.read(read_end, 1):  # none if the other end was closed
             if number in EXIT_SIGNALS:
                 _exit_now(number)
 
     listener = threading.Thread(target=listen, name="signals", daemon=True)
     listener.start()
-    before = signal.set_wakeup_fd(told, warn_on_full_buffer=False)
+    before = signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
     try:
         yield
     finally:
         signal.set_wakeup_fd(before)
-        os.close(told)
+        os.close(write_end)
         listener.join()
-        os.close(heard)
+        os.close(read_end)

@@ -11,18 +11,18 @@ from typing import Final, TypeVar, cast
 import numpy as np
 
 from bundle import Product
-from service.cache.known import uses, with_use
 from service.cache.lookup import cached_logits
 from service.cache.memory import ScoreCache
+from service.cache.packed_logits import pack_usage, unpack_usage
 from service.cache.pair_keys import pair_keys, product_digest
 from service.cache.shared import SharedCache
 from service.catalogue.catalogue import Catalogue
-from service.catalogue.record import Found
+from service.catalogue.record import ResolvedProduct
 from service.domain.budget import RESPOND_S, Terms
 from service.domain.query import Reference, RequestedProduct, text_chars
 from service.domain.ranking import Cause, Ranking, rank_products
-from service.engine.model import ServedModel
-from service.scoring.call import Groups
+from service.engine.model import LoadedModel
+from service.scoring.job import EncodableGroups
 from service.scoring.scorer import Scorer
 from service.telemetry.meters import CatalogueMeter
 
@@ -53,14 +53,14 @@ class Ranker:
         self._meter = catalogue_meter
 
     async def rank(
-        self, model: ServedModel, groups: RequestedGroups, terms: Terms, *, measured: bool = False
+        self, model: LoadedModel, groups: RequestedGroups, terms: Terms, *, measured: bool = False
     ) -> Ranking:
         """Rank the products of several queries as one list; Refused as `Scorer.rank` says.
 
         A ranking that is to be `measured` asks no cache, since it wants to know how the engine comes to its scores.
         """
         if self._cache is None and not (self._catalogue is not None and _has_references(groups)):
-            return await self._scorer.rank(model, cast("Groups", groups), terms, measured=measured)
+            return await self._scorer.rank(model, cast("EncodableGroups", groups), terms, measured=measured)
         known = await self._resolve(model, groups, as_texts=measured)
         places = [place for place, item in enumerate(known) if item is not None]
         if self._cache is None or measured:
@@ -75,9 +75,9 @@ class Ranker:
     async def _with_cache(  # noqa: PLR0913, PLR0917  what a list is made of
         self,
         cache: ScoreCache,
-        model: ServedModel,
+        model: LoadedModel,
         groups: RequestedGroups,
-        known: Sequence[Found | None],
+        known: Sequence[ResolvedProduct | None],
         places: Sequence[int],
         terms: Terms,
     ) -> Ranking:
@@ -89,7 +89,7 @@ class Ranker:
             parts.append((of, part))
             rows = len(part.lengths)
             logits = [
-                *with_use(part.logits[:rows], part.lengths, part.cut).tolist(),
+                *pack_usage(part.logits[:rows], part.lengths, part.cut).tolist(),
                 *part.logits[rows:].tolist(),
             ]
             if not part.unscored.total:
@@ -108,9 +108,9 @@ class Ranker:
 
     async def _compute(  # noqa: PLR0913  as above
         self,
-        model: ServedModel,
+        model: LoadedModel,
         groups: RequestedGroups,
-        known: Sequence[Found | None],
+        known: Sequence[ResolvedProduct | None],
         places: Sequence[int],
         terms: Terms,
         *,
@@ -121,7 +121,7 @@ class Ranker:
             products = [item.product for item in known if item is not None]
             return await self._scorer.rank(model, [(groups[0][0], products)], terms, measured=measured)
         chosen = set(places)
-        wanted: Groups = []
+        wanted: EncodableGroups = []
         start = 0
         for query, asked in groups:
             of = range(start, start + len(asked))
@@ -132,14 +132,14 @@ class Ranker:
         return await self._scorer.rank(model, wanted, terms, measured=measured)
 
     async def _resolve(
-        self, model: ServedModel, groups: RequestedGroups, *, as_texts: bool
-    ) -> list[Found | None]:
+        self, model: LoadedModel, groups: RequestedGroups, *, as_texts: bool
+    ) -> list[ResolvedProduct | None]:
         """Return what is known of each product; ids not asked for lately go to a worker, for the disk may be slow."""
         asked = [product for _, products in groups for product in products]
         references = [product for product in asked if isinstance(product, Reference)]
-        found: Mapping[int, Found | None] = {}
+        found: Mapping[int, ResolvedProduct | None] = {}
         if self._catalogue is not None and references:
-            known = await self._refer(self._catalogue, model, references, as_texts=as_texts)
+            known = await self._resolve_references(self._catalogue, model, references, as_texts=as_texts)
             if len(references) == len(asked):
                 return known
             found = dict(zip(map(id, references), known, strict=True))
@@ -147,16 +147,16 @@ class Ranker:
         digests = [b""] * len(texts)
         if self._cache is not None:
             digests = await self._digests(texts)
-        of_texts = map(Found, texts, digests)
+        of_texts = map(ResolvedProduct, texts, digests)
         return [
             found.get(id(product)) if isinstance(product, Reference) else next(of_texts) for product in asked
         ]
 
-    async def _refer(
-        self, catalogue: Catalogue, model: ServedModel, references: Sequence[Reference], *, as_texts: bool
-    ) -> list[Found | None]:
+    async def _resolve_references(
+        self, catalogue: Catalogue, model: LoadedModel, references: Sequence[Reference], *, as_texts: bool
+    ) -> list[ResolvedProduct | None]:
         """Return what is known of each reference, and count it."""
-        known = None if as_texts else _recall(catalogue, model, references)
+        known = None if as_texts else _lookup_recent(catalogue, model, references)
         if known is None:
             known = await self._offload(lambda: _look_up(catalogue, model, references, as_texts=as_texts))
         if self._meter is not None:
@@ -180,7 +180,9 @@ class Ranker:
             result.cancel()
 
 
-def _keys(model: ServedModel, groups: RequestedGroups, known: Sequence[Found | None]) -> list[bytes]:
+def _keys(
+    model: LoadedModel, groups: RequestedGroups, known: Sequence[ResolvedProduct | None]
+) -> list[bytes]:
     """Return the cache's keys of all products that are known, in order."""
     keys: list[bytes] = []
     start = 0
@@ -195,43 +197,43 @@ def _has_references(groups: RequestedGroups) -> bool:
     return any(isinstance(asked, Reference) for _, products in groups for asked in products)
 
 
-def _recall(
-    catalogue: Catalogue, model: ServedModel, references: Sequence[Reference]
-) -> list[Found | None] | None:
+def _lookup_recent(
+    catalogue: Catalogue, model: LoadedModel, references: Sequence[Reference]
+) -> list[ResolvedProduct | None] | None:
     """Find products by their ids alone if all were looked up lately."""
     if any(reference.product is not None for reference in references):
         return None
-    return catalogue.recall([reference.id for reference in references], model.encoder.text_key)
+    return catalogue.lookup_recent([reference.id for reference in references], model.encoder.text_key)
 
 
 def _look_up(
-    catalogue: Catalogue, model: ServedModel, references: Sequence[Reference], *, as_texts: bool
-) -> list[Found | None]:
+    catalogue: Catalogue, model: LoadedModel, references: Sequence[Reference], *, as_texts: bool
+) -> list[ResolvedProduct | None]:
     """Find products by their ids; one that is not there is known by the fields that were sent with its id, if any."""
     ids = [reference.id for reference in references]
     if as_texts:
         records = [catalogue.get(identifier) for identifier in ids]
-        stored = [None if record is None else Found(*record) for record in records]
+        stored = [None if record is None else ResolvedProduct(*record) for record in records]
     else:
         stored = catalogue.lookup(ids, model.encoder.text_key)
-    known: list[Found | None] = []
+    known: list[ResolvedProduct | None] = []
     for reference, found in zip(references, stored, strict=True):
         own = reference.product
         if own is None:
             known.append(found)
         elif found is None:
-            known.append(Found(own, product_digest(own)))
+            known.append(ResolvedProduct(own, product_digest(own)))
         else:
-            known.append(found.overridden(own))
+            known.append(found.with_overrides(own))
     return known
 
 
 def _merged(
-    model: ServedModel,
+    model: LoadedModel,
     products: int,
     cached: Mapping[int, float],
     parts: Sequence[tuple[Sequence[int], Ranking]],
-    known: Sequence[Found | None],
+    known: Sequence[ResolvedProduct | None],
 ) -> Ranking:
     """Put together what came from several places, in the order of the request."""
     logits = np.full(products, np.nan, np.float32)
@@ -247,7 +249,9 @@ def _merged(
     computed = {
         place for places, part in parts for place in np.array(places)[part.causes == Cause.SCORED].tolist()
     }
-    cached_tokens, cached_cut = uses([logit for place, logit in cached.items() if place not in computed])
+    cached_tokens, cached_cut = unpack_usage(
+        [logit for place, logit in cached.items() if place not in computed]
+    )
     return Ranking(
         products=ranked,
         logits=logits,
@@ -271,5 +275,5 @@ def _merged(
 
 
 def _added(counts: Sequence[int | None]) -> int | None:
-    told = [count for count in counts if count is not None]
-    return sum(told) if len(told) == len(counts) else None
+    known = [count for count in counts if count is not None]
+    return sum(known) if len(known) == len(counts) else None

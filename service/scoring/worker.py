@@ -14,17 +14,17 @@ from typing import Any, Final, Generic, TypeVar
 
 from bundle.rows import Rows
 from service.domain.budget import PRIORITIES
-from service.engine.model import ServedModel
+from service.engine.model import LoadedModel
 from service.errors import Refused
-from service.scoring.call import Call, on_loop
-from service.scoring.entry import WORTHWHILE_TOKENS, Entry, Run, Tokenize
+from service.scoring.job import RankingJob, settle_on_loop
+from service.scoring.queue_entry import WORTHWHILE_TOKENS, QueueEntry, Run, Tokenize
 from service.scoring.scheduler import Scheduler
 
 Result = TypeVar("Result")
 _WAKE_S: Final = 1.0  # an idle worker looks around this often, so that no wait is without end
 
 
-class Job(Generic[Result]):
+class FunctionJob(Generic[Result]):
     """A function that runs on a worker, beside the queue; a refusal is its normal outcome, not an error of the worker."""
 
     def __init__(self, function: Callable[[], Result], future: asyncio.Future[Result]) -> None:
@@ -42,14 +42,14 @@ class Job(Generic[Result]):
         except Refused as refusal:
             self.fail(refusal)
         else:
-            on_loop(self._future, lambda: self._future.set_result(result))
+            settle_on_loop(self._future, lambda: self._future.set_result(result))
 
     def fail(self, error: Exception) -> None:
         """Hand over an error that `run` did not handle."""
-        on_loop(self._future, lambda: self._future.set_exception(error))
+        settle_on_loop(self._future, lambda: self._future.set_exception(error))
 
 
-Task = Tokenize[Call] | Run[Call] | Job[Any]
+Task = Tokenize[RankingJob] | Run[RankingJob] | FunctionJob[Any]
 
 
 class WorkerPool:
@@ -70,9 +70,11 @@ class WorkerPool:
         self._on_drop = on_drop
         self._on_error = on_error
         self._changed = threading.Condition()  # guards the six fields below
-        self._scheduler = Scheduler[Call](workers, weights, len(PRIORITIES), fill_tokens)
-        self._first: deque[Job[Any] | Run[Call]] = deque()  # jobs, and single rows of a run that failed
-        self._learnt_s = time.monotonic()
+        self._scheduler = Scheduler[RankingJob](workers, weights, len(PRIORITIES), fill_tokens)
+        self._first: deque[FunctionJob[Any] | Run[RankingJob]] = (
+            deque()
+        )  # jobs, and single rows of a run that failed
+        self._observed_s = time.monotonic()
         self._closing = False
         self._busy_since: list[float | None] = [None] * workers
         self._threads = [
@@ -102,9 +104,9 @@ class WorkerPool:
             return self._scheduler.backlog_s
 
     @property
-    def learnt_since_s(self) -> float:
+    def since_observed_s(self) -> float:
         """Seconds since it was last seen what a run costs."""
-        return time.monotonic() - self._learnt_s
+        return time.monotonic() - self._observed_s
 
     def busy_since(self) -> list[float | None]:
         """Return for each thread since when it has been at its task, in monotonic seconds, None if idle."""
@@ -129,23 +131,23 @@ class WorkerPool:
         with self._changed:
             return self._scheduler.finish_s(level, tenant, cost_s)
 
-    def submit(self, entry: Entry[Call]) -> None:
+    def submit(self, entry: QueueEntry[RankingJob]) -> None:
         """Queue a request; after `stop` it is forgotten."""
         with self._changed:
             self._scheduler.add(entry)
             self._changed.notify(entry.runs)
 
-    def drop(self, entry: Entry[Call]) -> None:
+    def drop(self, entry: QueueEntry[RankingJob]) -> None:
         """Start nothing more of a request."""
         with self._changed:
             self._drop(entry)
 
-    def _drop(self, entry: Entry[Call]) -> None:
+    def _drop(self, entry: QueueEntry[RankingJob]) -> None:
         if not entry.is_over and entry.has_work:
             self._on_drop()
         self._scheduler.drop(entry)
 
-    def offload(self, job: Job[Any]) -> None:
+    def offload(self, job: FunctionJob[Any]) -> None:
         """Do a job before anything that is queued."""
         with self._changed:
             self._first.append(job)
@@ -187,20 +189,20 @@ class WorkerPool:
                 self._changed.wait(_WAKE_S)
             return None
 
-    def _tokenize(self, task: Tokenize[Call]) -> None:
+    def _tokenize(self, task: Tokenize[RankingJob]) -> None:
         lengths = task.entry.owner.tokenize()
         with self._changed:
             if lengths is None:
                 self._drop(task.entry)
-                self._scheduler.untokenized(task.entry)
+                self._scheduler.tokenization_failed(task.entry)
             else:
                 self._scheduler.tokenized(task.entry, lengths)
                 self._changed.notify_all()
 
-    def _compute(self, run: Run[Call], worker: int) -> None:
+    def _compute(self, run: Run[RankingJob], worker: int) -> None:
         """Compute a run, hand each request its logits, and learn what the run cost."""
         model = run.model
-        assert isinstance(model, ServedModel), "every entry is of a model"
+        assert isinstance(model, LoadedModel), "every entry is of a model"
         parts = [entry.owner.rows(places) for entry, places in run.parts]
         rows = parts[0] if len(parts) == 1 else Rows.joined(parts)
         began_s = time.monotonic()
@@ -213,7 +215,7 @@ class WorkerPool:
         with self._changed:
             self._scheduler.done(run)
             model.costs.observe(run.length * run.rows, run.rows, ended_s - began_s)
-            self._learnt_s = ended_s
+            self._observed_s = ended_s
 
     def _fail(self, task: Task, error: Exception) -> None:
         """Try the rows of a failed run one by one, each once; what fails alone is told to whoever waits."""
@@ -221,14 +223,14 @@ class WorkerPool:
             with self._changed:
                 self._scheduler.done(task)
                 if task.rows > 1:
-                    self._first.extend(self._scheduler.one_by_one(task))
+                    self._first.extend(self._scheduler.split_failed(task))
                     self._changed.notify_all()
                     return
             for entry, places in task.parts:
                 entry.owner.deliver(places, None)
         elif isinstance(task, Tokenize):
             with self._changed:
-                self._scheduler.untokenized(task.entry)
+                self._scheduler.tokenization_failed(task.entry)
             task.entry.owner.fail(error)
         else:
             task.fail(error)

@@ -135,17 +135,17 @@ class Drift:
 
     def reference(self) -> Reading | None:
         """Tell what the sample in the manifest was like."""
-        told = self._reference
-        if told is None:
+        reference = self._reference
+        if reference is None:
             return None
         return Reading(
-            documents=told.pairs,
+            documents=reference.pairs,
             psi=0.0,
             class_distance=0.0,
-            scores=told.scores,
-            classes=told.classes,
-            truncated=told.truncated,
-            unknown=_NOTHING if told.unknown is None else told.unknown,
+            scores=reference.scores,
+            classes=reference.classes,
+            truncated=reference.truncated,
+            unknown=_NOTHING if reference.unknown is None else reference.unknown,
         )
 
     def _empty(self) -> "_Window":

@@ -21,8 +21,8 @@ UNSCORED: Final = ("engine", "nonfinite", "deadline", "overload", "unknown_id")
 """Why a document has no score, and a whole answer is degraded: the gravest cause that it has."""
 
 DECISIONS: Final = ("all", "part", "none")
-NEWCOMERS: Final = ("canary", "shadow")
-ROLES: Final = ("stable", *NEWCOMERS, "named")
+CANDIDATE_ROLES: Final = ("canary", "shadow")
+ROLES: Final = ("stable", *CANDIDATE_ROLES, "named")
 """The last is that of models which only those requests get that name them."""
 
 RELOADS: Final = ("done", "failed")
@@ -48,19 +48,19 @@ SLACK_SECONDS: Final = (
 )  # fmt: skip
 
 
-def split(counter: Counter, label_values: Sequence[str]) -> Mapping[str, Counter]:
+def by_label(counter: Counter, label_values: Sequence[str]) -> Mapping[str, Counter]:
     """Create the series of a counter with one label, and look them up once for all."""
     return {value: counter.labels(value) for value in label_values}
 
 
-def missed_in(times_s: Mapping[str, float], budget_s: float) -> str | None:
+def stage_missed(times_s: Mapping[str, float], budget_s: float) -> str | None:
     """PURE. Return the stage in which a budget ran out, None if it did not.
 
     `times_s` is how long each stage took; a stage that is not there took no time.
 
-    >>> missed_in({"receive": 0.001, "queue": 0.02, "infer": 0.03}, budget_s=0.02)
+    >>> stage_missed({"receive": 0.001, "queue": 0.02, "infer": 0.03}, budget_s=0.02)
     'queue'
-    >>> missed_in({"receive": 0.001, "queue": 0.02, "infer": 0.03}, budget_s=0.06)
+    >>> stage_missed({"receive": 0.001, "queue": 0.02, "infer": 0.03}, budget_s=0.06)
     """
     for stage in STAGES[:-1]:
         budget_s -= times_s.get(stage, 0.0)
@@ -93,14 +93,14 @@ class BudgetMeter:
             "Requests whose budget ran out before all admitted documents were scored and answered, by stage.",
             ["stage"],
         )
-        self.misses = split(misses, STAGES[:-1])
+        self.misses = by_label(misses, STAGES[:-1])
         self.goodput = counter("shelfrank_goodput_documents", "Documents scored and answered in time.")
         degraded = counter(
             "shelfrank_degraded",
             "Answers in which documents have no score, by the gravest cause.",
             ["reason"],
         )
-        self.degraded = split(degraded, UNSCORED)
+        self.degraded = by_label(degraded, UNSCORED)
 
 
 class CacheMeter:
@@ -129,7 +129,7 @@ class CacheMeter:
             "Lookups, writes and values of the shared cache that were of no use, by why.",
             ["trouble"],
         )
-        self.troubles = split(troubles, tuple(Trouble))
+        self.troubles = by_label(troubles, tuple(Trouble))
 
 
 class CatalogueMeter:
@@ -154,14 +154,14 @@ class RolloutMeter:
             "Times that another bundle was asked for; after a failed one the old bundle serves on.",
             ["result"],
         )
-        self.reloads = split(reloads, RELOADS)
+        self.reloads = by_label(reloads, RELOADS)
         self.aborts = counter("shelfrank_canary_aborts", "Canaries taken out because they did badly.")
         compared = counter(
             "shelfrank_canary_lists",
             "Lists ranked by the stable model and by another one, and compared.",
             ["role"],
         )
-        self.compared = split(compared, NEWCOMERS)
+        self.compared = by_label(compared, CANDIDATE_ROLES)
         self._agreement = tuple(
             Gauge(f"shelfrank_canary_{name}", sentence, ["role"], registry=registry)
             for name, sentence in (
@@ -171,14 +171,16 @@ class RolloutMeter:
             )
         )
 
-    def agree(self, role: str, *, overlap_at_10: float, kendall_tau: float, score_difference: float) -> None:
+    def set_agreement(
+        self, role: str, *, overlap_at_10: float, kendall_tau: float, score_difference: float
+    ) -> None:
         """Tell how a newcomer agreed with the stable model over the lists that both were asked lately."""
-        assert role in NEWCOMERS, "a role that nobody knows"
-        told = (overlap_at_10, kendall_tau, score_difference)
-        for gauge, value in zip(self._agreement, told, strict=True):
+        assert role in CANDIDATE_ROLES, "a role that nobody knows"
+        values = (overlap_at_10, kendall_tau, score_difference)
+        for gauge, value in zip(self._agreement, values, strict=True):
             gauge.labels(role).set(value)
 
-    def part(self, role: str) -> None:
+    def clear_agreement(self, role: str) -> None:
         """Forget the agreement of a newcomer that has gone."""
         for gauge in self._agreement:
             gauge.remove(role)

@@ -32,7 +32,7 @@ from service.telemetry.meters import (
     CatalogueMeter,
     DialectName,
     RolloutMeter,
-    split,
+    by_label,
 )
 from service.telemetry.served import ServedModels
 
@@ -85,7 +85,7 @@ class Metrics:
             "Keys of requests that nobody here knows, and that were ignored, by dialect.",
             ["dialect"],
         )
-        self.ignored_by = split(ignored, get_args(DialectName))
+        self.ignored_by = by_label(ignored, get_args(DialectName))
         self.stage_seconds = histogram(
             "shelfrank_stage_seconds",
             "Time that a ranked request spent in a stage.",
@@ -113,7 +113,7 @@ class Metrics:
         self.unscored = counter(
             "shelfrank_unscored_documents", "Documents that got no score, by cause.", ["reason"]
         )
-        self.unscored_by = split(self.unscored, UNSCORED)
+        self.unscored_by = by_label(self.unscored, UNSCORED)
 
     def _add_troubles(self, registry: CollectorRegistry) -> None:
         """Add what went wrong around requests: workers, connections, keys, the event loop."""

@@ -83,14 +83,14 @@ def _drift_gauges(served: Iterable[Served]) -> Iterator[GaugeMetricFamily]:
         _add(documents, reading.documents, *whose)
         _add(psi, reading.psi, *whose)
         _add(distance, reading.class_distance, *whose)
-        for of, told in zip(OF, (reading, reference), strict=True):
-            if told is not None:
-                for up_to, count in _bins(told):
+        for of, reading_of in zip(OF, (reading, reference), strict=True):
+            if reading_of is not None:
+                for up_to, count in _bins(reading_of):
                     _add(scores, count, *whose, of, up_to)
-                for label, count in zip(each.bundle.manifest.labels, told.classes, strict=True):
+                for label, count in zip(each.bundle.manifest.labels, reading_of.classes, strict=True):
                     _add(classes, count, *whose, of, label.name)
-                _add(truncated, told.truncated, *whose, of)
-                _add(unknown, told.unknown, *whose, of)
+                _add(truncated, reading_of.truncated, *whose, of)
+                _add(unknown, reading_of.unknown, *whose, of)
     yield from (documents, psi, distance, scores, classes, truncated, unknown)
 
 

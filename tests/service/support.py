@@ -29,11 +29,11 @@ from bundle.manifest import TensorSpec
 from service.app.application import build_app
 from service.domain.budget import DEFAULT_TENANT, Terms
 from service.domain.ranking import Ranking
-from service.engine.model import ServedModel
+from service.engine.model import LoadedModel
 from service.errors import Reason, error_message
 from service.rollout.versions import Version, Versions
 from service.scoring.admission import Admission
-from service.scoring.call import Groups
+from service.scoring.job import EncodableGroups
 from service.scoring.scorer import Scorer
 from service.scoring.worker import WorkerPool
 from service.settings import PREFIX, Settings
@@ -82,7 +82,7 @@ def terms(deadline_s: float | None = None, **changes: Any) -> Terms:
 class Bench:
     """The tiny bundle on fake engines, not started."""
 
-    model: ServedModel
+    model: LoadedModel
     scorer: Scorer
 
     @property
@@ -90,7 +90,7 @@ class Bench:
         """Its workers."""
         return self.scorer.pool
 
-    def rank(self, groups: Groups, **options: Any) -> asyncio.Future[Ranking]:
+    def rank(self, groups: EncodableGroups, **options: Any) -> asyncio.Future[Ranking]:
         """Rank under ordinary terms, or as told."""
         asked = {name: options.pop(name) for name in ("measured",) if name in options}
         return self.scorer.rank(self.model, groups, terms(**options), **asked)
@@ -110,7 +110,7 @@ def fake_bench(
         on_drop=counted.dropped.inc,
         on_error=lambda error: counted.worker_errors.inc(),  # noqa: ARG005
     )
-    model = ServedModel(read_bundle(root, "tiny"), "fp32", "cpu", sessions)
+    model = LoadedModel(read_bundle(root, "tiny"), "fp32", "cpu", sessions)
     return Bench(model, Scorer(pool, Admission(10**9, shares)))
 
 

@@ -15,7 +15,7 @@ from bundle import Product
 from service.domain.budget import DEFAULT_TENANT
 from service.domain.ranking import LEAST, Ranking
 from service.errors import Reason, Refused
-from service.scoring.entry import Entry
+from service.scoring.queue_entry import QueueEntry
 from service.scoring.scorer import HEADROOM
 from service.telemetry.metrics import Metrics
 from tests.service.support import WAIT_S, Bench, FakeSession, fake_bench, terms, until
@@ -225,7 +225,7 @@ def test_a_failing_ranking_is_told_to_the_caller(tiny_bundle: Path, monkeypatch:
     """An error after the engine is not taken for the engine's: the call raises instead of computing again."""
     session = FakeSession()
     bench = fake_bench(tiny_bundle, session)
-    monkeypatch.setattr("service.scoring.call.rank_products", lambda *_: 1 / 0)
+    monkeypatch.setattr("service.scoring.job.rank_products", lambda *_: 1 / 0)
 
     with pytest.raises(ZeroDivisionError):
         _rank(bench, PRODUCTS[:1])
@@ -261,10 +261,10 @@ def test_a_part_that_is_not_worth_its_answer_is_not_begun(
 ) -> None:
     """Behind others, what fits of a list is begun if it takes 40 ms of a worker or is all of it."""
     bench = fake_bench(tiny_bundle, FakeSession())
-    waiting = Entry[Any](object(), bench.model, 0, DEFAULT_TENANT, 1e12, 0.1, lambda *_: 0.1)
+    waiting = QueueEntry[Any](object(), bench.model, 0, DEFAULT_TENANT, 1e12, 0.1, lambda *_: 0.1)
     bench.pool.submit(waiting)  # nobody starts it
 
-    count, _ = bench.scorer._admit([each_s] * 50, terms(), HEADROOM * available_s)
+    count, _ = bench.scorer._plan_admission([each_s] * 50, terms(), HEADROOM * available_s)
 
     assert count == admitted
 
@@ -273,7 +273,7 @@ def test_alone_any_part_is_begun(tiny_bundle: Path) -> None:
     """With nothing before it a list gets what its budget allows, were it one document."""
     bench = fake_bench(tiny_bundle, FakeSession())
 
-    count, _ = bench.scorer._admit([0.001] * 50, terms(), 0.0015)
+    count, _ = bench.scorer._plan_admission([0.001] * 50, terms(), 0.0015)
 
     assert count == 1
 
@@ -293,7 +293,7 @@ def test_a_prediction_that_is_too_high_is_doubted(tiny_bundle: Path, monkeypatch
         with pytest.raises(Refused) as refused:
             await ask()
         assert refused.value.reason is Reason.DEADLINE
-        monkeypatch.setattr("service.scoring.scorer.DOUBT_S", 0.0)
+        monkeypatch.setattr("service.scoring.scorer.STALE_AFTER_S", 0.0)
         return await ask()
 
     ranking = _with(bench, work)

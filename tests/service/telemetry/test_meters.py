@@ -10,8 +10,8 @@ from service.cache.memory import ScoreCache
 from service.domain.budget import PRIORITIES, Terms
 from service.domain.ranking import Unscored
 from service.telemetry.meters import (
+    CANDIDATE_ROLES,
     DECISIONS,
-    NEWCOMERS,
     STAGES,
     UNSCORED,
     BudgetMeter,
@@ -19,7 +19,7 @@ from service.telemetry.meters import (
     CatalogueMeter,
     RolloutMeter,
     Trouble,
-    missed_in,
+    stage_missed,
 )
 
 TERMS = Terms(deadline_s=1e9, priority="search", on_failure="degrade", tenant="default")
@@ -68,8 +68,8 @@ def test_a_miss_is_that_of_the_stage_that_crossed_the_budget(late: str) -> None:
     """With a second in each stage, a budget that ends in the middle of a stage is missed there."""
     times = dict.fromkeys(STAGES, 1.0)
 
-    assert missed_in(times, STAGES.index(late) + 0.5) == late
-    assert missed_in(times, len(STAGES) - 1) is None
+    assert stage_missed(times, STAGES.index(late) + 0.5) == late
+    assert stage_missed(times, len(STAGES) - 1) is None
 
 
 def test_the_catalogue_counts_and_is_read() -> None:
@@ -95,11 +95,11 @@ def test_agreement_is_told_while_there_is_a_newcomer() -> None:
     names = [f"shelfrank_canary_{name}" for name in ("overlap_at_10", "kendall_tau", "score_difference")]
 
     assert [value(registry, name, role="canary") for name in names] == [None] * 3
-    meter.agree("canary", overlap_at_10=0.9, kendall_tau=-0.5, score_difference=0.01)
+    meter.set_agreement("canary", overlap_at_10=0.9, kendall_tau=-0.5, score_difference=0.01)
     assert [value(registry, name, role="canary") for name in names] == [0.9, -0.5, 0.01]
     assert [value(registry, name, role="shadow") for name in names] == [None] * 3
-    meter.part("canary")
-    meter.part("shadow")
+    meter.clear_agreement("canary")
+    meter.clear_agreement("shadow")
     assert b'role="canary"}' not in b"".join(
         line for line in generate_latest(registry).splitlines() if b"overlap" in line
     )
@@ -113,7 +113,7 @@ def test_reloads_and_comparisons_start_at_zero() -> None:
     assert value(registry, "shelfrank_reloads_total", result="done") == 0
     assert value(registry, "shelfrank_reloads_total", result="failed") == 1
     assert value(registry, "shelfrank_canary_aborts_total") == 0
-    assert [value(registry, "shelfrank_canary_lists_total", role=role) for role in NEWCOMERS] == [0, 0]
+    assert [value(registry, "shelfrank_canary_lists_total", role=role) for role in CANDIDATE_ROLES] == [0, 0]
 
 
 @pytest.fixture
@@ -145,9 +145,9 @@ def test_cache_lookups_are_told_as_they_went(meter: CacheMeter, registry: Collec
     cache = ScoreCache(65_536, 60.0, meter)
     first, second = b"1" * 16, b"2" * 16
     with cache.claim([first], time.monotonic(), TERMS) as claims:
-        claims.settle({0: 0.5}, time.monotonic())
+        claims.resolve({0: 0.5}, time.monotonic())
     with cache.claim([first, second], time.monotonic(), TERMS) as claims:
-        claims.give_up()
+        claims.abandon()
 
     def lookups(result: str) -> float | None:
         return registry.get_sample_value("shelfrank_cache_lookups_total", {"result": result})

@@ -1,4 +1,4 @@
-"""Tests of service/rollout/rollout.py."""
+"""Tests of service/rollout/trial.py."""
 
 import itertools
 import math
@@ -9,21 +9,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.rollout.rollout import (
+from service.rollout.trial import (
     LEAST_DOCUMENTS,
     LEAST_LISTS,
     MARGIN,
     WINDOW,
+    AbortReason,
     Agreement,
-    Fault,
+    AnswerWindow,
     Limits,
-    Tally,
     Trial,
     compare_scores,
-    judge,
+    find_abort_reason,
+    is_sampled,
     kendall_tau,
     overlap_at,
-    takes_part,
 )
 
 SHARES = st.floats(0, 1)
@@ -38,16 +38,16 @@ def test_a_larger_share_keeps_who_is_in_the_smaller(key: str, one: float, two: f
     """A query, of any characters, goes the same way each time, and whoever takes part in a share does in a larger one."""
     low, high = sorted((one, two))
 
-    assert takes_part(key, low) == takes_part(key, low)
-    assert takes_part(key, high) >= takes_part(key, low)
-    assert (takes_part(key, 0.0), takes_part(key, 1.0)) == (False, True)
+    assert is_sampled(key, low) == is_sampled(key, low)
+    assert is_sampled(key, high) >= is_sampled(key, low)
+    assert (is_sampled(key, 0.0), is_sampled(key, 1.0)) == (False, True)
 
 
 @pytest.mark.parametrize("share", [0.01, 0.1, 0.5, 0.9])
 def test_the_share_is_kept(share: float) -> None:
     """Of many queries as many take part as the share says, within three standard deviations."""
     keys = [f"query {number}" for number in range(20_000)]
-    found = sum(takes_part(key, share, "canary") for key in keys) / len(keys)
+    found = sum(is_sampled(key, share, "canary") for key in keys) / len(keys)
 
     assert abs(found - share) < 3 * math.sqrt(share * (1 - share) / len(keys))
 
@@ -55,7 +55,7 @@ def test_the_share_is_kept(share: float) -> None:
 def test_salts_are_independent() -> None:
     """Whether a query is in one share says nothing about another share under another salt."""
     keys = [f"query {number}" for number in range(20_000)]
-    both = sum(takes_part(key, 0.5, "canary") and takes_part(key, 0.5, "shadow") for key in keys) / len(keys)
+    both = sum(is_sampled(key, 0.5, "canary") and is_sampled(key, 0.5, "shadow") for key in keys) / len(keys)
 
     assert abs(both - 0.25) < 0.01
 
@@ -116,7 +116,7 @@ def test_a_model_without_an_opinion_does_not_agree() -> None:
 
 def test_only_the_last_answers_count() -> None:
     """A window later nothing is left of failures before, and no more is held than the window."""
-    tally = Tally()
+    tally = AnswerWindow()
     for _ in range(WINDOW):
         tally.add(10, 10)
     assert (tally.answers, tally.documents, tally.failing) == (WINDOW, 10 * WINDOW, 1.0)
@@ -165,19 +165,19 @@ def test_a_canary_goes_for_one_of_three_reasons(  # noqa: PLR0913, PLR0917 - a t
     slowdown: float,
     lists: int,
     agreement: Agreement,
-    expected: Fault | None,
+    expected: AbortReason | None,
 ) -> None:
     """Failures above the stable model's, too much time, or another order; never before enough was seen."""
     trial = Trial()
     answers = min(of, WINDOW)
     for number in range(answers):
         share = of // answers
-        trial.newcomer.add(share, failed * (number + 1) // answers - failed * number // answers)
+        trial.candidate.add(share, failed * (number + 1) // answers - failed * number // answers)
         trial.stable.add(share, stable_failed * (number + 1) // answers - stable_failed * number // answers)
     for _ in range(lists):
         trial.compared(agreement)
 
-    assert judge(trial, slowdown, LIMITS) == expected
+    assert find_abort_reason(trial, slowdown, LIMITS) == expected
 
 
 def test_the_numbers_are_documented() -> None:

@@ -1,4 +1,4 @@
-"""Tests of service/rollout/opinions.py: what is asked of whom, on a ranker of ours, and whole canaries on real engines."""
+"""Tests of service/rollout/comparer.py: what is asked of whom, on a ranker of ours, and whole canaries on real engines."""
 
 import asyncio
 import time
@@ -14,19 +14,19 @@ from service import create_app
 from service.domain.budget import DEFAULT_TENANT, Terms
 from service.domain.ranking import RankedProduct, Ranking, Unscored
 from service.engine.cost import CostModel
-from service.engine.model import ServedModel
+from service.engine.model import LoadedModel
 from service.errors import Reason, Refused
-from service.rollout.opinions import (
+from service.rollout.comparer import (
     BUSY_S,
+    MAX_WAIT_S,
     MOST_PRODUCTS,
     MOST_TASKS,
-    PATIENCE_S,
     PIECE,
-    SecondOpinions,
+    ModelComparer,
     scores_of,
 )
-from service.rollout.rollout import LEAST_DOCUMENTS, LEAST_LISTS, Fault, takes_part
-from service.rollout.versions import Newcomer, NewcomerRole, Version, Versions
+from service.rollout.trial import LEAST_DOCUMENTS, LEAST_LISTS, AbortReason, is_sampled
+from service.rollout.versions import Candidate, CandidateRole, Version, Versions
 from service.scoring.ranker import RequestedGroups
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
@@ -61,21 +61,21 @@ class Fleet:
     """One stable model and newcomers, and a ranker that notes what it is asked and scores a product by its title."""
 
     def __init__(self, root: Path, *, canary: float = 0.0, shadow: float = 0.0, **settings: float) -> None:
-        models = [ServedModel(read_bundle(root, name), "fp32", "cpu", []) for name in NAMES]
+        models = [LoadedModel(read_bundle(root, name), "fp32", "cpu", []) for name in NAMES]
         self.stable, self.canary, self.shadow = (Version(model) for model in models)
         self.versions = Versions(self.stable)
         for role, version, share in (("canary", self.canary, canary), ("shadow", self.shadow, shadow)):
             if share:
-                self.versions.admit(cast("NewcomerRole", role), Newcomer(version, share))
+                self.versions.admit(cast("CandidateRole", role), Candidate(version, share))
         self.metrics = Metrics()
-        self.asked: list[tuple[ServedModel, RequestedGroups, Terms]] = []
+        self.asked: list[tuple[LoadedModel, RequestedGroups, Terms]] = []
         self.backlog_s = 0.0
-        self.ended: list[Fault] = []
+        self.ended: list[AbortReason] = []
         self.gate: asyncio.Event | None = None
         self.fails: Exception | None = None
         self.turned = False
         told = Settings(**{"canary_compared": 1.0} | settings)  # type: ignore[arg-type]
-        self.opinions = SecondOpinions(
+        self.comparer = ModelComparer(
             told,
             self.versions,
             self.metrics,
@@ -84,7 +84,7 @@ class Fleet:
             end_canary=self.end,
         )
 
-    async def rank(self, model: ServedModel, groups: RequestedGroups, terms: Terms) -> Ranking:
+    async def rank(self, model: LoadedModel, groups: RequestedGroups, terms: Terms) -> Ranking:
         """Score each product by its title, or the other way round."""
         self.asked.append((model, groups, terms))
         if self.gate is not None:
@@ -95,9 +95,9 @@ class Fleet:
         found = [int(product.title) / 20 for product in products if isinstance(product, Product)]
         return ranking([0.999 - score if self.turned else score for score in found])
 
-    def end(self, fault: Fault) -> None:
+    def end(self, reason: AbortReason) -> None:
         """Take the canary out."""
-        self.ended.append(fault)
+        self.ended.append(reason)
         self.versions.dismiss("canary")
 
     def lists(self, role: str) -> float | None:
@@ -110,7 +110,7 @@ class Fleet:
 
     async def settle(self) -> None:
         """Wait until no second opinion is under way."""
-        await until(lambda: not self.opinions._tasks)
+        await until(lambda: not self.comparer._tasks)
 
 
 def run(work: Callable[[], Awaitable[None]]) -> None:
@@ -127,7 +127,7 @@ def answers(fleet: Fleet, version: Version, times: int = 1, told: Ranking = UP) 
 
     async def work() -> None:
         for _ in range(times):
-            fleet.opinions.answered(version, GROUPS, told)
+            fleet.comparer.observe(version, GROUPS, told)
             await fleet.settle()
 
     run(work)
@@ -144,7 +144,7 @@ def test_the_stable_model_looks_at_a_canarys_list(root: Path) -> None:
     assert max(map(len, pieces)) == PIECE
     for _, _, terms in fleet.asked:
         assert (terms.priority, terms.on_failure, terms.tenant) == ("offline", "error", DEFAULT_TENANT)
-        assert 0 < terms.deadline_s - time.monotonic() <= PATIENCE_S
+        assert 0 < terms.deadline_s - time.monotonic() <= MAX_WAIT_S
     assert (1, 0) == (fleet.lists("canary"), fleet.lists("shadow"))
     assert (1.0, pytest.approx(1.0)) == (
         fleet.gauge("overlap_at_10", "canary"),
@@ -172,7 +172,7 @@ def test_shares_are_kept(root: Path) -> None:
     async def work() -> None:
         for query in queries:
             for version in (fleet.canary, fleet.stable):
-                fleet.opinions.answered(version, [(query, LIST[:2])], ranking([0.1, 0.2]))
+                fleet.comparer.observe(version, [(query, LIST[:2])], ranking([0.1, 0.2]))
                 await fleet.settle()
 
     run(work)
@@ -180,8 +180,8 @@ def test_shares_are_kept(root: Path) -> None:
     for model, ((query, _),), _ in fleet.asked:
         asked[fleet.stable if model is fleet.stable.model else fleet.shadow].append(query)
 
-    assert asked[fleet.shadow] == [query for query in queries if takes_part(query, 0.3, "shadow")]
-    assert asked[fleet.stable] == [query for query in queries if takes_part(query, 0.6, "compared")]
+    assert asked[fleet.shadow] == [query for query in queries if is_sampled(query, 0.3, "shadow")]
+    assert asked[fleet.stable] == [query for query in queries if is_sampled(query, 0.6, "compared")]
 
 
 def test_a_canary_that_ranks_otherwise_is_taken_out(root: Path) -> None:
@@ -235,7 +235,7 @@ def test_nothing_is_added_to_much(root: Path) -> None:
 
     async def work() -> None:
         fleet.gate = asyncio.Event()
-        fleet.opinions.answered(fleet.stable, GROUPS, UP)
+        fleet.comparer.observe(fleet.stable, GROUPS, UP)
         await until(lambda: len(fleet.asked) == 1)
         fleet.backlog_s = 2 * BUSY_S
         fleet.gate.set()
@@ -268,10 +268,10 @@ def test_only_a_few_are_under_way(root: Path) -> None:
     async def work() -> None:
         fleet.gate = asyncio.Event()
         for _ in range(10 * MOST_TASKS):
-            fleet.opinions.answered(fleet.stable, GROUPS, UP)
+            fleet.comparer.observe(fleet.stable, GROUPS, UP)
         await until(lambda: len(fleet.asked) == MOST_TASKS)
-        assert len(fleet.opinions._tasks) == MOST_TASKS
-        fleet.opinions.close()
+        assert len(fleet.comparer._tasks) == MOST_TASKS
+        fleet.comparer.close()
         await fleet.settle()
 
     run(work)
@@ -286,7 +286,7 @@ def test_a_long_list_is_looked_at_in_part(root: Path) -> None:
 
     async def work() -> None:
         products = [Product(title=f"{place % 20}") for place in range(count)]
-        fleet.opinions.answered(fleet.stable, [("mug", products)], ranking([0.1] * count))
+        fleet.comparer.observe(fleet.stable, [("mug", products)], ranking([0.1] * count))
         await fleet.settle()
 
     run(work)
@@ -301,8 +301,8 @@ def test_what_has_no_order_is_not_looked_at(root: Path, products: int) -> None:
     fleet = Fleet(root, shadow=1.0)
 
     async def work() -> None:
-        fleet.opinions.answered(fleet.stable, [("mug", LIST[:products])], ranking([0.5] * products))
-        fleet.opinions.answered(fleet.stable, [("mug", LIST[:1]), ("cup", LIST[:1])], ranking([0.5, 0.6]))
+        fleet.comparer.observe(fleet.stable, [("mug", LIST[:products])], ranking([0.5] * products))
+        fleet.comparer.observe(fleet.stable, [("mug", LIST[:1]), ("cup", LIST[:1])], ranking([0.5, 0.6]))
         await fleet.settle()
 
     run(work)
@@ -316,12 +316,12 @@ def test_a_newcomer_that_has_gone_is_told_of_no_more(root: Path) -> None:
 
     async def work() -> None:
         fleet.gate = asyncio.Event()
-        fleet.opinions.answered(fleet.stable, GROUPS, UP)
+        fleet.comparer.observe(fleet.stable, GROUPS, UP)
         await until(lambda: len(fleet.asked) == 1)
         fleet.versions.dismiss("shadow")
         fleet.gate.set()
         await fleet.settle()
-        fleet.opinions.answered(fleet.stable, GROUPS, UP)
+        fleet.comparer.observe(fleet.stable, GROUPS, UP)
 
     run(work)
 
@@ -344,14 +344,14 @@ def _ask(served: Served, number: int) -> str:
     return str(answer.json["bundle"])
 
 
-@pytest.mark.parametrize(("newcomer", "stays"), [("two", True), ("three", False)])
-def test_a_bad_canary_aborts_itself(root: Path, newcomer: str, stays: bool) -> None:  # noqa: FBT001 - a table
+@pytest.mark.parametrize(("candidate", "stays"), [("two", True), ("three", False)])
+def test_a_bad_canary_aborts_itself(root: Path, candidate: str, stays: bool) -> None:  # noqa: FBT001 - a table
     """On real engines a canary that turns the order round is gone after a while, and one of equal weights is not."""
     settings = Settings(
         models_root=root, bundle="one", workers=2, cache_bytes=0, canary_compared=1.0, canary_slowdown=1_000
     )
     with Served(create_app(settings)) as served:
-        body = f'{{"bundle": "{newcomer}", "share": 1.0}}'.encode()
+        body = f'{{"bundle": "{candidate}", "share": 1.0}}'.encode()
         assert served.run(exchange(served.app.state.admin, "POST", "/admin/canary", body, JSON)).status == 200
         lists = {"role": "canary"}
         number = 0
@@ -366,4 +366,4 @@ def test_a_bad_canary_aborts_itself(root: Path, newcomer: str, stays: bool) -> N
 
         assert served.metric("shelfrank_canary_lists_total", **lists) >= LEAST_LISTS
         assert served.metric("shelfrank_canary_aborts_total") == (0 if stays else 1)
-        assert bundle == read_bundle(root, newcomer if stays else "one").id
+        assert bundle == read_bundle(root, candidate if stays else "one").id
