@@ -1,7 +1,7 @@
-"""`python -m service`: serves a bundle until it is told to stop.
+"""`python -m service`: serves a bundle until it is stopped.
 
 Knows what has to be right before anything is loaded; does not know how it is served.
-Invariant: a start that fails says why in one line, and one that is told to stop does so at once.
+Invariant: a start that fails says why in one line, and a signal ends it at once.
 Exit codes: 0 after a drain, 3 if it could not start, 4 if a worker hung, 143 if it was told to stop twice or while it
 started.
 """

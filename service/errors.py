@@ -6,7 +6,7 @@ we do not know in one place: where a setting has unknown keys refused.
 
     Exception
     ├── Refused        a request was refused; `reason` names a row of the table below
-    ├── ClientGone     the client hung up, so there is nobody to answer
+    ├── ClientDisconnected the client hung up, so there is nobody to answer
     ├── EngineError    the runtime cannot serve this bundle as asked; stops the boot
     ├── CatalogueError the catalogue of products cannot be opened; stops the boot
     └── KeyFileError   the file of API keys makes no sense; stops the boot, later it is left aside

@@ -1,6 +1,6 @@
 """`python -m service.health [PID]`: asks the service that runs as process PID, or as process 1, whether it is ready.
 
-Knows where Linux keeps what a process was told; does not know what ready means.
+Knows where Linux keeps arguments and environment of a process; does not know what ready means.
 Invariant: it asks where the service listens, whether a flag, a variable or the default says so.
 Exit codes: 0 if it is ready, 1 if it is not or cannot be asked.
 """

@@ -47,7 +47,7 @@ class SideServer(uvicorn.Server):
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Take the address now, so that one in use is known at once; nobody is accepted before the start is over."""
+    """Take the address now, so that one in use is known at once; connections are accepted only after the start."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind, protocol)
@@ -152,7 +152,7 @@ async def _serve_both(
     admin: socket.socket,
     on_hangup: Callable[[], None],
 ) -> None:
-    """Serve until the first server has drained; until then the second one tells how it goes."""
+    """Serve until the first server has drained; until then the second one serves metrics and health."""
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, on_hangup)
     beside = asyncio.create_task(side.serve(sockets=[admin]))
     try:

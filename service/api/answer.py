@@ -84,7 +84,7 @@ def encode_answer(  # noqa: PLR0913, PLR0917  each is one field of the answer
 ) -> bytes:
     """Return the answer's JSON; times are in seconds.
 
-    Whoever names a model may be a client of another API: the answer then has all that any of them reads.
+    A request that names a model may come from a client of another API: the answer then has what all of them read.
     """
     documents = len(ranking.products)
     products = ranking.products[: query.top_n]

@@ -1,9 +1,9 @@
-"""PURE. Reads an odd request as what its sender meant: a number for a text, a list for one text, half a character.
+"""PURE. Normalizes a malformed request: numbers and lists in place of texts, nulls, lone surrogates.
 
 Knows JSON and the keys that hold documents and texts; does not know the types of any API, nor limits.
-Invariant: an object stays an object, its documents keep their places, and what is not odd is kept as it came.
+Invariant: an object stays an object, its documents keep their positions, and what is well-formed is kept as it came.
 
-All of it works on unread JSON, so that numbers are told as they were written, and a reader's own types decide later.
+All of it works on raw JSON, so that numbers keep their spelling, and the types of the API decide later.
 """
 
 import re
@@ -17,7 +17,7 @@ from bundle import Product
 
 FIELDS: Final = frozenset(Product._fields)
 _IDENTIFYING: Final = FIELDS | {"id"}
-"""What a product says something by."""
+"""Fields of which a product needs at least one."""
 
 LISTS: Final = frozenset(
     {"documents", "texts", "products", "passages", "items", "queries", "text_1", "text_2", "data_1", "data_2"}
@@ -56,7 +56,7 @@ def replace_lone_surrogates(body: bytes) -> bytes:
 
 
 def normalized(body: bytes, normalize: Callable[[bytes], bytes] | None = None) -> bytes | None:
-    """Return a request in which all that is odd is mended; None if it comes out the same, or is no object."""
+    """Return a request in normalized form; None if that is the same, or if it is no object."""
     try:
         whole = (normalize or normalize_request)(replace_lone_surrogates(body))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -117,7 +117,7 @@ def _value(name: str, value: Raw) -> object:
 
 
 def _documents(entries: Sequence[Raw]) -> list[object]:
-    """Mend documents; one without a text is an empty text, so that it does not cost the others theirs."""
+    """Normalize documents; one without a text becomes an empty text, so that the others are still ranked."""
     normalized = [
         _fields(_OBJECT.decode(entry)) if _first(entry) == "{" else as_text(entry) or "" for entry in entries
     ]

@@ -174,7 +174,7 @@ def _lines(body: bytes) -> Iterator[tuple[Location, Document]]:
 
 
 def _decode(decoder: msgspec.json.Decoder[Parsed], body: bytes, lenient: Callable[[bytes], bytes]) -> Parsed:
-    """Decode a body; if it is refused, once more with what is odd in it mended."""
+    """Decode a body; if it is refused, decode it once more in normalized form."""
     try:
         return decode(decoder, body)
     except Refused:

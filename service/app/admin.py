@@ -45,7 +45,7 @@ def build_admin(health: Lifecycle, metrics: Metrics, routes: Sequence[BaseRoute]
 
 
 def health_handlers(health: Lifecycle) -> dict[str, Handler]:
-    """Return what says how the service is, on either listener, by path; it asks nobody and waits for nothing."""
+    """Return the health handlers of either listener by path; they wait for nothing."""
 
     async def livez(request: Request) -> Response:
         """Say that the event loop turns, and that no worker hangs."""

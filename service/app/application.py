@@ -42,7 +42,7 @@ from service.telemetry.tracing import Tracing
 API_VERSION: Final = "1"
 STOP_TIMEOUT_S: Final = 5.0
 RETRY_AFTER: Final = {"retry-after": "1"}
-CLIENT_CLOSED_REQUEST: Final = 499  # nobody sees it; it keeps the counts right
+CLIENT_CLOSED_REQUEST: Final = 499  # never sent, only counted
 
 CHALLENGE: Final = {"www-authenticate": "Bearer"}
 CORS_HEADERS: Final = (
@@ -205,13 +205,13 @@ def _add_foreign_routes(app: FastAPI, api: Api, info: InfoApi) -> None:
 
 
 def _error_renderer(request: Request) -> RenderError:
-    """Return how to refuse a request: as it has been told apart, or as its path says."""
+    """Return how errors are written for a request: by its dialect if that is known, else by its path."""
     renderer: RenderError | None = request.scope.get(ERROR_RENDERER)
     return error_renderer_at(request.scope["path"], request.method) if renderer is None else renderer
 
 
 def _error_responder(metrics: Metrics) -> RespondError:
-    """Return what counts a refusal and answers it in the dialect of its request."""
+    """Return a function that counts a refusal and answers it in the dialect of its request."""
 
     def respond_error(request: Request, refusal: Refused, headers: dict[str, str] | None) -> Response:
         metrics.rejected.labels(refusal.reason.code).inc()

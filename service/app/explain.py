@@ -1,4 +1,4 @@
-"""PURE. Tells how each score came about: what was read of every text, the logit, and the classes it means.
+"""PURE. Explains how each score came about: what was read of every text, the logit, and the classes it means.
 
 Knows the request in our own form and what its ranking counted; does not know who ranked or who asks.
 Invariant: the answer holds numbers, ids and names of ours, no text of the request; scores are those of /v1/rerank.
@@ -22,7 +22,7 @@ from service.domain.query import TEXT_FIELDS, Document, Identifier, Query
 from service.domain.ranking import Cause
 from service.settings import Settings
 
-MOST_DOCUMENTS: Final = 100
+MAX_EXPLAINED: Final = 100
 """Explaining tokenizes twice and is for people, who read no longer lists; docs/api.md states it."""
 
 UNREAD: Final = TextUse("", tokens=0, unknown=None, over_limit=0, over_length=0, over_chars=0)
@@ -99,7 +99,7 @@ class ExplainAnswer(Struct):
 
 def explain_limits(limits: Settings) -> Settings:
     """Return the limits of a request to explain: those of a ranking, with fewer documents."""
-    return limits.model_copy(update={"max_documents": min(limits.max_documents, MOST_DOCUMENTS)})
+    return limits.model_copy(update={"max_documents": min(limits.max_documents, MAX_EXPLAINED)})
 
 
 def parse_explain(body: bytes, limits: Settings) -> ScoringRequest:

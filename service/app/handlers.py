@@ -1,7 +1,7 @@
 """The handlers: reads a request in any dialect, has it scored, and writes the answer.
 
 Knows requests and responses, terms, admission and the scorer; does not know paths, tokens or any API's shapes.
-Invariant: any request gets an answer of the documented shapes, and an error tells a code, never the input.
+Invariant: any request gets an answer of the documented shapes, and an error holds a code, never the input.
 """
 
 import asyncio
@@ -36,9 +36,11 @@ from service.telemetry.metrics import Metrics
 
 Result = TypeVar("Result")
 LOOP_PARSE_BYTES: Final = 65_536  # parsed within 0.1 ms; a larger body goes to a worker
-LOOP_NORMALIZE_BYTES: Final = 2_048  # mended first, within 1.5 ms at the very worst
-ERROR_RENDERER: Final = "shelfrank.dialect"  # where in a scope it stands how to refuse
-RECEIVED_AT: Final = "shelfrank.received_s"  # where in a scope it stands when its body was complete
+LOOP_NORMALIZE_BYTES: Final = 2_048  # normalized within 1.5 ms at worst; a larger body on a worker
+ERROR_RENDERER: Final = "shelfrank.dialect"  # key of a scope: how errors are written for this request
+RECEIVED_AT: Final = (
+    "shelfrank.received_s"  # key of a scope: when the body was complete, in monotonic seconds
+)
 JSON_BYTES: Final = "inference-header-content-length"
 _TERMS: Final = {name.encode() for name in TERMS_HEADERS}
 
@@ -79,7 +81,7 @@ class Api:
             return await self._answer(shared.to_scoring_request(query), request)
 
     async def handle_dialect(self, request: Request, detect: Callable[[bytes], Dialect]) -> Response:
-        """Answer a request in the dialect that `detect` tells by its body."""
+        """Answer a request in the dialect that `detect` finds in its body."""
         with self._metrics.in_flight.track_inprogress():
             body = await self._read(request, detect)
             dialect, keys = await self._parse(lambda body, _: (detect(body), keys_of(body)), body, request)
@@ -88,7 +90,7 @@ class Api:
             return await self._answer(await self._parse_leniently(dialect.parse, body, request), request)
 
     async def explain(self, request: Request) -> Response:
-        """Rank documents, and tell what was read of each and how its score came about."""
+        """Rank documents, and explain what was read of each and how its score came about."""
         with self._metrics.in_flight.track_inprogress():
             body = await self._read(request, None)
             scoring = await self._parse_leniently(
@@ -176,7 +178,7 @@ class Api:
     async def _parse_leniently(
         self, parse: Callable[[bytes, Settings], Result], body: bytes, request: Request
     ) -> Result:
-        """Parse a body; if it is refused, once more with what is odd in it mended."""
+        """Parse a body; if it is refused, parse it once more in normalized form."""
         try:
             return await self._parse(parse, body, request)
         except Refused as refusal:
@@ -274,7 +276,7 @@ class Api:
 def _parse_normalized(
     parse: Callable[[bytes, Settings], Result], refusal: Refused, body: bytes, limits: Settings
 ) -> Result:
-    """Parse a body with what is odd in it mended, or refuse it again if nothing is."""
+    """Parse the normalized form of a body; raise `refusal` if that is the same."""
     whole = normalized(body)
     if whole is None:
         raise refusal

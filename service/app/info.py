@@ -1,7 +1,7 @@
-"""The handlers that say what this server is, in the words of other APIs: TEI, vLLM, the Open Inference Protocol.
+"""The handlers that describe this server in the form of other APIs: TEI, vLLM, the Open Inference Protocol.
 
 Knows what is served and whether it is ready; does not know paths, or how anything is ranked.
-Invariant: they tell facts of the settings and of bundles, and wait for nobody.
+Invariant: the answers are facts of the settings and of bundles, and wait for nothing.
 """
 
 import msgspec

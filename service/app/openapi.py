@@ -22,7 +22,7 @@ _REF: Final = "#/components/schemas/{name}"
 (_REQUEST, _ANSWER, _EXPLAINED, _ERROR, _ERROR_OBJECT), _COMPONENTS = msgspec.json.schema_components(
     (RerankRequest, RerankAnswer, ExplainAnswer, ErrorAnswer, ErrorObject), ref_template=_REF
 )
-_COMPONENTS["RerankRequest"]["additionalProperties"] = True  # said, though it is what a schema means anyway
+_COMPONENTS["RerankRequest"]["additionalProperties"] = True  # unknown keys are ignored
 _FACTS, _FACT_COMPONENTS = models_json_schema(
     [(Model, "serialization"), (ModelList, "serialization")], ref_template=_REF.format(name="{model}")
 )

@@ -1,4 +1,4 @@
-"""Which paths speak which API, and in which shape each path refuses.
+"""Which paths belong to which API, and in which shape each path writes errors.
 
 Knows paths and dialects; does not know handlers or the framework.
 Invariant: a refused request is answered in the error shape of the API that it was sent to.
@@ -15,7 +15,7 @@ RERANK: Final = "/v1/rerank"
 RERANK_TOO: Final = ("/reranking", "/v1/reranking")
 """llama.cpp's names of it."""
 
-# Where other APIs are spoken: how a request is told apart, and how it is refused until it has been.
+# Paths of other APIs: how the dialect of a request is detected, and how errors are written until it is.
 FOREIGN: Final[dict[str, tuple[DetectDialect, RenderError]]] = {
     "/": (shared.detect_at_root, tei.render_error),
     "/rerank": (shared.detect_at_rerank, tei.render_error),
@@ -53,7 +53,7 @@ BELOW: Final[dict[str, RenderError]] = {
 
 
 def error_renderer_at(path: str, method: str) -> RenderError:
-    """Return how a request is refused as long as nothing but its path tells whose it is."""
+    """Return how errors are written for a request of which only the path is known."""
     if path in FOREIGN and not (path == "/" and method != "POST"):
         return FOREIGN[path][1]
     renderers = (

@@ -1,9 +1,9 @@
-"""The admin calls that change which models are served: who may make them, what they ask, what they are told.
+"""The admin calls that change which models are served: who may make them, their bodies and answers.
 
 Knows paths, bodies and the admin key; does not know how a bundle is loaded or requests are ranked.
 Invariant: they are on the second listener alone, never for a web page, and never open beyond this machine without a key.
 
-Without a key whoever can connect may call, so the calls are closed where that is more than this machine. A browser
+Without a key anyone who can connect may call, so the calls are closed where that is more than this machine. A browser
 names the page that it calls for in `origin`, whatever a page does; none of ours has a business here.
 """
 

@@ -1,4 +1,4 @@
-"""Gets the logits of a list from whoever has them: memory, the shared cache, another request, or the engine.
+"""Gets the logits of a list: from memory, the shared cache, another request, or the engine.
 
 Knows the order in which to ask; does not know keys' texts, the engine, Redis or HTTP.
 Invariant: a pair is computed only if nobody has its logit in time, and whatever is computed is handed on.
@@ -20,8 +20,8 @@ async def cached_logits(
 ) -> dict[int, float]:
     """Return logits by place, of all pairs that were known or computed by the deadline of `terms`.
 
-    `compute` is called with the places that nobody has, and once more if another request gave up on pairs of this one.
-    What it raises is raised here, after those who wait for its pairs were told.
+    `compute` is called with the positions that are not cached, and once more if another request gave up on pairs of this one.
+    What it raises is raised here, after the requests that wait for its pairs were released.
     """
     with cache.claim(keys, time.monotonic(), terms) as claims:
         logits = dict(claims.known)

@@ -1,7 +1,7 @@
 """Remembers logits, and has each pair that several requests miss at once computed by one of them.
 
 Knows keys, logits, and how urgent requests are; does not know texts, the engine, or a cache outside this process.
-Invariant: every pair that was claimed is settled when its claim ends, however that comes about, so nobody waits in vain.
+Invariant: every claimed pair is resolved when its claim ends, however it ends, so no request waits in vain.
 
 All of it belongs to one thread, the event loop's: a method runs from start to end before the next one starts, so there
 are no locks. What is claimed is bounded by admission, what is remembered by the table.
@@ -28,7 +28,7 @@ class _PendingScore:
     followers: asyncio.Future[float | None] | None = None
 
     def is_worth_waiting_for(self, terms: Terms) -> bool:
-        """Whether a leader is in the same line, no further back, and has to be done no later.
+        """Whether a leader is of the same tenant, no less urgent, and due no later.
 
         Otherwise a search page would wait for an offline job, or one tenant for another that floods the service.
         """
@@ -46,7 +46,7 @@ class _PendingScore:
         return self.followers
 
     def resolve(self, logit: float | None) -> None:
-        """Tell the followers; the first to tell is heard."""
+        """Hand the logit to the followers, unless they have one already."""
         if self.followers is not None and not self.followers.done():
             self.followers.set_result(logit)
 
@@ -129,7 +129,7 @@ class Claims:
         return list(self._claimed)
 
     def resolve(self, logits: Mapping[int, float], now_s: float) -> None:
-        """Remember logits by their places, and hand them to whoever waits for them.
+        """Store logits by their positions, and hand them to the requests that wait for them.
 
         A logit that is not finite is handed on, because it would come out the same again, but not remembered.
         """

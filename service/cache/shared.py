@@ -172,15 +172,13 @@ def open_shared_cache(url: str, meter: CacheMeter, *, timeout_s: float, ttl_s: f
             "socket_timeout": PATIENCE_S,
             "socket_connect_timeout": PATIENCE_S,
             **redis.connection.parse_url(f"{SCHEMES[scheme]}://{rest}"),
-            "protocol": 2,  # every server speaks it, and a connection is ready after one exchange less
+            "protocol": 2,  # every server knows it, and it saves one round trip per connection
             "driver_info": None,
             "retry": Retry(NoBackoff(), 0),
             "max_connections": LOOKUPS + 1,
         }
         pool = redis.ConnectionPool(**options)
-        pool.connection_class(
-            **pool.connection_kwargs
-        )  # tells now, not later, of an option that does not exist
+        pool.connection_class(**pool.connection_kwargs)  # raises now, not later, if an option does not exist
     except (KeyError, TypeError, ValueError):
         raise SettingsError(
             "cache_url: expected redis://, rediss://, valkey://, valkeys:// or unix:// and an address"
@@ -189,7 +187,7 @@ def open_shared_cache(url: str, meter: CacheMeter, *, timeout_s: float, ttl_s: f
 
 
 def _encode(key: bytes, logit: float) -> bytes:
-    """Return a value that can be told from any other: the logit and a checksum of it and its key."""
+    """Return a value that can be verified: the logit and a checksum of it and its key."""
     return _value.pack(logit, _checksum(key, logit))
 
 

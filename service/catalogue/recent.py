@@ -1,7 +1,7 @@
 """Products that were looked up lately, in memory, so that asking for them again waits for no disk.
 
 Knows what was found and in which state of the catalogue; does not know a database.
-Invariant: what is told here is what the catalogue would tell, in the state that is asked for.
+Invariant: what is returned is what the catalogue would return, in the state that is asked for.
 """
 
 import threading
@@ -11,7 +11,7 @@ from typing import Final
 from bundle.text import Packed
 from service.catalogue.record import ResolvedProduct
 
-MOST_PRODUCTS: Final = 16_384  # under one text key, about 8 MB; all are forgotten when there are more
+MAX_PRODUCTS: Final = 16_384  # under one text key, about 8 MB; all are forgotten when there are more
 
 Id = str | int
 
@@ -48,7 +48,7 @@ class RecentLookups:
             if state > self._latest[0]:
                 self._latest = (state, {})
             known = self._latest[1].setdefault(text_key, {})
-            if len(known) + len(ids) > MOST_PRODUCTS:
+            if len(known) + len(ids) > MAX_PRODUCTS:
                 known.clear()
             known.update(
                 (identifier, item)

@@ -64,7 +64,7 @@ class ScoringRequest:
     """A request in any dialect: each query with its products, and how its answer is written.
 
     `model` is the model that it insists on, if any; `measured` asks how much of each text is read; `requested_terms` is what its
-    body says of budget, priority and failure; `ignored` are keys of it that nobody here knows.
+    body says of budget, priority and failure; `ignored` are its unknown keys.
     """
 
     groups: Sequence[tuple[str, Sequence[RequestedProduct]]]
@@ -77,7 +77,7 @@ class ScoringRequest:
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """One API that this service speaks; its requests have the keys of `request`."""
+    """One API that is answered here; its requests have the keys of `request`."""
 
     name: DialectName
     parse: Callable[[bytes, Settings], ScoringRequest]
@@ -85,7 +85,7 @@ class Dialect:
     request: type[Struct]
 
     def unknown(self, keys: Collection[str]) -> int:
-        """Return how many of a request's keys nobody here knows."""
+        """Return how many of a request's keys are unknown here."""
         return len(set(keys) - set(self.request.__struct_fields__) - _COMMON_KEYS)
 
 

@@ -1,4 +1,4 @@
-"""PURE. Reads what arrives at paths that several APIs share: at /v1/rerank whoever it is from, elsewhere by its keys.
+"""PURE. Reads requests at paths that several APIs share: at /v1/rerank those of any client, elsewhere by their keys.
 
 Knows which keys belong to whom; does not know headers, and so no user agents.
 Invariant: at /v1/rerank no key decides in whose shape the answer comes: it is ours, and has what all of them read.
@@ -40,7 +40,7 @@ from service.settings import Settings
 
 NAMED_KEYS: Final = 16
 KEY_CHARS: Final = 64
-"""So many keys that nobody knows are named to whoever sent them, and so much of each."""
+"""Unknown keys that an answer names at most, and characters of each."""
 
 
 class AnyRequest(RerankRequest):

@@ -23,7 +23,7 @@ TERMS_HEADERS: Final = ("x-tenant", "x-budget-ms", "x-priority", "x-on-failure")
 DEFAULT_TENANT: Final = "default"
 """The tenant of a request that names none that is known."""
 
-LEAST_BUDGET_S: Final = 0.001
+MIN_BUDGET_S: Final = 0.001
 RESPOND_S: Final = 0.003  # kept back for writing the answer, benchmarks/overload.py
 
 
@@ -87,7 +87,7 @@ def resolve_terms(
     stated = [requested_terms.budget_ms, _number(headers.get("x-budget-ms"), "x-budget-ms")]
     budgets_ms = [budget for budget in stated if budget is not None]
     budget_s = min(budgets_ms, default=limits.default_budget_ms) / 1_000
-    budget_s = min(max(budget_s, LEAST_BUDGET_S), limits.max_budget_ms / 1_000)
+    budget_s = min(max(budget_s, MIN_BUDGET_S), limits.max_budget_ms / 1_000)
     return Terms(
         deadline_s=first_byte_s + budget_s,
         priority=requested_terms.priority

@@ -69,7 +69,7 @@ class Query:
     """A request that can be scored: its query, its products, and what to return of them.
 
     `clipped` of its products lost text to the limits; with `raw_scores` its scores are logits; `ignored` are those of
-    its keys that nobody here knows.
+    its unknown keys.
     """
 
     text: str

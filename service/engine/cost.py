@@ -23,8 +23,8 @@ FIRST_GUESS_S: Final = (2e-5, 1e-5, 3e-4)
 """Per token, row and run, before any run was seen."""
 
 _FADE: Final = 1 / 16
-_LEAST_S: Final = 1e-6
-_MOST_S: Final = 3_600.0
+_MIN_S: Final = 1e-6
+_MAX_S: Final = 3_600.0
 _DECAY: Final = 0.5 ** (1 / HALF_LIFE_RUNS)
 _SUBSETS: Final = [
     list(chosen) for size in (3, 2, 1) for chosen in itertools.combinations(range(3), size)
@@ -64,7 +64,7 @@ class CostModel:
             seconds = min(seconds, OUTLIER * self.seconds(tokens, rows))
         guess = _guess(tokens, rows)
         features = np.array([tokens, rows, 1.0]) / guess
-        target = min(max(seconds, _LEAST_S), _MOST_S) / guess
+        target = min(max(seconds, _MIN_S), _MAX_S) / guess
         self._gram = _DECAY * self._gram + np.outer(features, features)
         self._moment = _DECAY * self._moment + features * target
         self._square = _DECAY * self._square + target * target
@@ -104,7 +104,7 @@ class LatenessEstimate:
         error_s = abs(actual_s - self.expected_s(predicted_s))
         self._spread_s += _FADE * (error_s - self._spread_s)
         self._actual_s += _FADE * (actual_s - self._actual_s)
-        self._predicted_s += _FADE * (max(predicted_s, _LEAST_S) - self._predicted_s)
+        self._predicted_s += _FADE * (max(predicted_s, _MIN_S) - self._predicted_s)
 
     def expected_s(self, predicted_s: float, spreads: float = 0.0) -> float:
         """Return when a request of which `predicted_s` is predicted is done, and so many spreads later."""

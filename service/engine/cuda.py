@@ -5,7 +5,7 @@ Invariant: a session computes on the GPU alone; what would fall back to the CPU 
 
 Inputs and logits lie in buffers on the device that are made once for each shape. On CUDA the work of a shape is captured
 once as a CUDA graph and replayed after that: one launch in place of some hundred. The runtime keeps captured graphs for
-the thread that captured them, so each session has a thread of its own, whoever asks. TensorRT brings its own plan of
+the thread that captured them, so each session has a thread of its own. TensorRT brings its own plan of
 the work; its provider captures one shape a session at most, so nothing is captured there.
 """
 
@@ -240,7 +240,7 @@ def _open(model: bytes, device: Gpu, providers: Iterable[tuple[str, dict[str, st
 
 
 def _cache_of(model: bytes, cache: Path | None) -> Path | None:
-    """Return a folder of the cache for this graph alone: the runtime tells engines apart by names, not by weights."""
+    """Return a folder of the cache for this graph alone: the runtime distinguishes engines by names, not by weights."""
     if cache is None:
         return None
     folder = cache / hashlib.sha256(model).hexdigest()[:12]

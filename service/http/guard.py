@@ -1,7 +1,7 @@
 """Reads a request's body within its limits, and notices when the client has gone.
 
 Knows ASGI messages and headers; does not know what a body means.
-Invariant: no more than the limit is ever held, packed or not, and nobody works for a client that has hung up.
+Invariant: no more than the limit is ever held, packed or not, and no work is done for a client that has hung up.
 The time to receive a request is kept by `service.http.protocol`.
 """
 
@@ -68,7 +68,7 @@ async def cancel_on_disconnect(work: Awaitable[Result], receive: Receive) -> Res
     `receive` has to be the server's own: a middleware in between may hide that the client has gone.
     """
     task = asyncio.current_task()
-    assert task is not None, "nobody to interrupt"
+    assert task is not None, "outside of a task"
     is_waiting = True
 
     def interrupt(gone: asyncio.Task[None]) -> None:

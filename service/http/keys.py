@@ -133,7 +133,7 @@ class ApiKeys:
 
 
 class ApiKeyMiddleware:
-    """ASGI middleware that lets nobody without a key past it, except to the health paths."""
+    """ASGI middleware that rejects requests without a valid key, except to the health paths."""
 
     def __init__(self, app: ASGIApp, keys: ApiKeys, reject: Reject) -> None:
         self._app = app

@@ -159,7 +159,7 @@ class GuardedProtocol(HttpToolsProtocol):
     async def _answer(
         self, cycle: RequestResponseCycle, app: ASGIApp, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        """Have the application answer, and tell the client if that is the last answer on this connection.
+        """Have the application answer, with `connection: close` if that is the last answer on this connection.
 
         It is while the service drains, and if it begins before the request's body has ended. Such a body is read on, to
         nothing: closing at once would reset the connection, and many a client would never see its answer.

@@ -67,7 +67,7 @@ def build(library: Library, compiler: str = "cc") -> Path:
     made = path.with_suffix(f".{time.time_ns()}")  # two may build at once
     source = str(FOLDER / f"{library.name}.c")
     try:
-        subprocess.run(  # noqa: S603  the compiler that whoever builds has named
+        subprocess.run(  # noqa: S603  the compiler that was named on the command line
             [*shlex.split(compiler), *FLAGS, *library.flags, source, "-lm", "-o", str(made)],
             check=True,
             capture_output=True,

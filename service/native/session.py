@@ -28,7 +28,7 @@ _INPUTS: Final = tuple(
     TensorSpec(name=name, dtype="int64", shape=("batch", "sequence")) for name in INPUT_NAMES
 )
 _OUTPUTS: Final = (TensorSpec(name=OUTPUT_NAME, dtype="float32", shape=("batch",)),)
-_MOST_ROWS: Final = 64  # that the last layer's first tokens are kept of; more are computed in several turns
+_MAX_ROWS: Final = 64  # that the last layer's first tokens are kept of; more are computed in several turns
 
 
 @cache
@@ -146,7 +146,7 @@ class _Workspace:
 
     def __init__(self, library: ctypes.CDLL, weights: Weights) -> None:
         self._close = library.shelfrank_close
-        self.address = library.shelfrank_open(ctypes.byref(weights.struct), _MOST_ROWS)
+        self.address = library.shelfrank_open(ctypes.byref(weights.struct), _MAX_ROWS)
         if not self.address:
             raise MemoryError("no memory for the native engine's workspace")
 

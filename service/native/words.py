@@ -19,9 +19,9 @@ from bundle.words import TOKEN_BYTES, TokensOf
 from service.native.build import WORDS
 from service.native.structs import check_structs
 
-MOST_WORDS: Final = 65_536  # 8 MB; all are forgotten when it is full
+MAX_WORDS: Final = 65_536  # 8 MB; all are forgotten when it is full
 AT_ONCE: Final = 256  # products; the interpreter is held meanwhile
-_MOST_UNKNOWN: Final = 1_024  # words of one call
+_MAX_UNKNOWN: Final = 1_024  # words of one call
 _LEARN_ATTEMPTS: Final = 2
 _WORD_BYTES: Final = 64  # as in words.c
 _CUT: Final = 1  # as in words.c; a row of a higher state was not read
@@ -168,7 +168,7 @@ class _Table:
         self._of_thread = threading.local()
         seed = int.from_bytes(os.urandom(8), "little")
         self._close = self._library.shelfrank_words_close
-        self._address = self._library.shelfrank_words_open(MOST_WORDS, seed)
+        self._address = self._library.shelfrank_words_open(MAX_WORDS, seed)
         if not self._address:
             raise MemoryError("no memory for the native engine's words")
 
@@ -219,16 +219,16 @@ class _Table:
 
 
 class _Space:
-    """Memory for what words.c tells; made once for a thread, since making it takes as long as using it."""
+    """Output buffers of words.c; made once for a thread, since making them takes as long as using them."""
 
     def __init__(self, longest: int) -> None:
         self.lengths = (_Int * AT_ONCE)()
-        self.words = (ctypes.c_uint8 * (_WORD_BYTES * _MOST_UNKNOWN))()
-        self.word_bytes = (_Int * _MOST_UNKNOWN)()
+        self.words = (ctypes.c_uint8 * (_WORD_BYTES * _MAX_UNKNOWN))()
+        self.word_bytes = (_Int * _MAX_UNKNOWN)()
         self._ids = (_Int * (AT_ONCE * longest))()
         self._states = (ctypes.c_uint8 * AT_ONCE)()
         self.struct = _Rows(
             *(ctypes.addressof(self._ids), ctypes.addressof(self.lengths), ctypes.addressof(self._states)),
             *(ctypes.addressof(self.words), ctypes.addressof(self.word_bytes)),
-            most=_MOST_UNKNOWN,
+            most=_MAX_UNKNOWN,
         )

@@ -1,4 +1,4 @@
-"""Starting, ready, draining: what the service tells a load balancer, and how it leaves.
+"""Starting, ready, draining: what a load balancer sees of the service, and how it stops.
 
 Knows signals and uvicorn's server; does not know what is served.
 Invariant: readiness turns red first, the listener closes later, requests in flight are answered, exit code 0.
@@ -40,7 +40,7 @@ class WorkerHealth(Enum):
 class Lifecycle:
     """The state of one application, which only moves forward, and the health that follows from it.
 
-    `worker_health` tells how the workers are, each time anew.
+    `worker_health` returns how the workers are now.
     """
 
     def __init__(self, worker_health: Callable[[], WorkerHealth] = lambda: WorkerHealth.HEALTHY) -> None:
@@ -102,7 +102,9 @@ class DrainingServer(uvicorn.Server):
         """
         if self._is_signalled:
             os._exit(FORCED_EXIT)
-        delay_s = self._drain_delay_s if sig == signal.SIGTERM else 0.0  # nobody balances load to a Ctrl-C
+        delay_s = (
+            self._drain_delay_s if sig == signal.SIGTERM else 0.0
+        )  # a Ctrl-C comes without a load balancer
         self._is_signalled = True
         self._leave_at_s = min(self._leave_at_s, time.monotonic() + delay_s)
         self._lifecycle.drain()

@@ -20,7 +20,7 @@ def prepare_process() -> None:
     """Take what was closed of descriptors 0 to 2, and hear signals.
 
     Process 1 of a container hears none that it has no handler for: one that comes while it starts would be lost, and
-    the service become ready after it was told to leave.
+    the service would become ready after it was asked to stop.
     """
     _fill_standard_descriptors()
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until it serves there is nothing to reload
@@ -46,7 +46,7 @@ def _exit_now(number: int, frame: FrameType | None = None) -> None:  # noqa: ARG
 
 @contextlib.contextmanager
 def exit_on_signal() -> Iterator[None]:
-    """End at once if told to leave, even while the main thread is in native code, where Python runs no handler.
+    """Exit at once on a signal, even while the main thread is in native code, where Python runs no handler.
 
     The runtime may be there for minutes, such as when it builds an engine for a GPU.
     """

@@ -1,7 +1,7 @@
-"""Has another model rank what one has answered, after the answer, and takes a canary out that does badly.
+"""Has a second model rank a list after it was answered, and takes a canary out that does badly.
 
 Knows models, their roles and the scorer; does not know requests, HTTP or how models change.
-Invariant: nobody waits for a second opinion: it is computed at the lowest priority, in pieces so small that no worker
+Invariant: no request waits for a comparison: it is computed at the lowest priority, in pieces so small that no worker
 is long at one, a few at a time, and not at all while there is more to do.
 """
 
@@ -24,8 +24,8 @@ from service.scoring.ranker import RequestedGroups
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 
-MOST_TASKS: Final = 4
-MOST_PRODUCTS: Final = 100  # of a list, its first; comparing takes 0.3 ms then
+MAX_TASKS: Final = 4
+MAX_PRODUCTS: Final = 100  # of a list, its first; comparing takes 0.3 ms then
 PIECE: Final = 8  # products; a worker that has begun one is free again within a few milliseconds
 BUSY_S: Final = 0.05  # predicted time of what waits, above which nothing is added
 MAX_WAIT_S: Final = 5.0
@@ -46,7 +46,7 @@ class _Comparison:
 
 
 class ModelComparer:
-    """What the handlers tell each answer to.
+    """Compares models on the lists that were answered.
 
     `rank` ranks, `backlog_s` says how long what waits will take, and `end_canary` takes the canary out.
     """
@@ -77,12 +77,12 @@ class ModelComparer:
         canary = self._versions.candidates.get("canary")
         if canary is not None:
             self._count_answer(canary, version, ranking)
-        if len(groups) != 1 or len(ranking.products) < 2 or len(self._tasks) >= MOST_TASKS:
+        if len(groups) != 1 or len(ranking.products) < 2 or len(self._tasks) >= MAX_TASKS:
             return
         ((query, products),) = groups
-        group = [(query, products[:MOST_PRODUCTS])]
+        group = [(query, products[:MAX_PRODUCTS])]
         for role, candidate, other in self._others(version, query):
-            comparison = _Comparison(role, candidate, other, group, scores_of(ranking)[:MOST_PRODUCTS])
+            comparison = _Comparison(role, candidate, other, group, scores_of(ranking)[:MAX_PRODUCTS])
             task = asyncio.create_task(self._compare(comparison))
             self._tasks.add(task)
             task.add_done_callback(self._done)

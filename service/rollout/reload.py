@@ -2,7 +2,7 @@
 
 Knows what is served and how a bundle is loaded; does not know HTTP, signals or requests.
 Invariant: a model serves only after its bundle was verified and warmed up; whatever fails changes nothing, and is
-logged, counted and told. One is loaded at a time, off the event loop; the change itself is one step on it.
+logged, counted and reported. One is loaded at a time, off the event loop; the change itself is one step on it.
 """
 
 import asyncio
@@ -65,7 +65,7 @@ class Rollout:
         while True:
             await self._wanted.wait()
             self._wanted.clear()
-            with contextlib.suppress(LoadFailed):  # told already, and there is nobody else to tell
+            with contextlib.suppress(LoadFailed):  # reported already
                 await self.reload()
 
     async def reload(self, directory: str | None = None) -> None:
@@ -131,7 +131,7 @@ class Rollout:
     async def _loaded(self, directory: str, role: Role) -> Version:
         try:
             version = await asyncio.to_thread(lambda: Version(self._load(directory), directory))
-        except Exception as error:  # a bundle can fail in any way; all are counted, logged and told
+        except Exception as error:  # a bundle can fail in any way; all are counted, logged and reported
             raise self._failed(_failure(error), directory, role) from error
         if self._versions.is_taken(version.model, role):
             taken = LoadFailed("already_served", "A model of this name and version has another role here.")
@@ -148,7 +148,7 @@ class Rollout:
 
 
 def _failure(error: Exception) -> LoadFailed:
-    """Put an error into the closed set; what is unforeseen is told by its type alone."""
+    """Put an error into the closed set; of an unforeseen one only the type is named."""
     if isinstance(error, BundleError):
         return LoadFailed(error.code, str(error))
     if isinstance(error, EngineError):

@@ -19,8 +19,8 @@ AbortReason = Literal["failing", "slow", "disagreeing"]
 
 TOP: Final = 10
 WINDOW: Final = 500  # lists, and answers of each model, that count
-LEAST_LISTS: Final = 50  # below so many nothing is said about speed and order
-LEAST_DOCUMENTS: Final = 200  # below so many nothing is said about failures
+MIN_LISTS: Final = 50  # below so many nothing is said about speed and order
+MIN_DOCUMENTS: Final = 200  # below so many nothing is said about failures
 MARGIN: Final = 0.01  # share of failed documents by which a canary may exceed the stable model
 
 
@@ -163,12 +163,12 @@ class Trial:
 def find_abort_reason(trial: Trial, slowdown: float, limits: Limits) -> AbortReason | None:
     """Say why a canary has to go, the gravest reason first, or None; `slowdown` is its time over the stable model's."""
     canary = trial.candidate
-    if canary.documents >= LEAST_DOCUMENTS and canary.failing > trial.stable.failing + MARGIN:
+    if canary.documents >= MIN_DOCUMENTS and canary.failing > trial.stable.failing + MARGIN:
         return "failing"
-    if canary.answers >= LEAST_LISTS and slowdown > limits.most_slowdown:
+    if canary.answers >= MIN_LISTS and slowdown > limits.most_slowdown:
         return "slow"
     mean = trial.agreement
-    if mean is not None and trial.lists >= LEAST_LISTS:
+    if mean is not None and trial.lists >= MIN_LISTS:
         agrees = mean.kendall_tau >= limits.least_tau and mean.overlap_at_10 >= limits.least_overlap
         return None if agrees else "disagreeing"
     return None

@@ -2,7 +2,7 @@
 
 Knows models by name and version, and shares of requests; does not know HTTP or how a model is loaded.
 Invariant: a request keeps the model that it was given, whatever is served a moment later; a model has one role, and
-one that has lost it is not referred to from here. All of it happens on the event loop, so nobody sees half a change.
+one that has lost it is not referred to from here. All of it happens on the event loop, so no request sees half a change.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ CandidateRole = Literal["canary", "shadow"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Version:
-    """A model that is served, the facts that are told of it, how its scores drift, and what it was asked.
+    """A model that is served, its published facts, the drift of its scores, and its statistics.
 
     `directory` is the bundle's below the models' root, which may have another name than the model.
     """
@@ -90,7 +90,7 @@ class Versions:
         return to_json(ModelList(data=tuple(map(self.facts, self._roles))))
 
     def report_to(self, metrics: Metrics) -> None:
-        """Tell the metrics what is served, now and after each change."""
+        """Report to the metrics what is served, now and after each change."""
         self._metrics = metrics
         self._index()
 

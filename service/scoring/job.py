@@ -115,7 +115,7 @@ class RankingJob:
         settle_on_loop(self._future, lambda: self._future.set_exception(error))
 
     def end(self) -> None:
-        """Hand over what there is; called by whoever delivers last, or by the event loop at the deadline."""
+        """Hand over what there is; called by the last delivery, or by the event loop at the deadline."""
         with self._lock:
             if self._is_over:
                 return

@@ -1,7 +1,7 @@
 """Ranks a list by whatever is known of it: products by id, logits from before or from other requests, then the engine.
 
 Knows the order in which to ask; does not know how anything is stored, computed or sent.
-Invariant: every product has one place, and a pair scores the same whoever had its logit.
+Invariant: every product is ranked once, and a pair scores the same wherever its logit came from.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -62,7 +62,7 @@ class Scheduler(Generic[Owner]):
         """Queue a request."""
         tenant_queues = self._levels[entry.level]
         tenant_queue = tenant_queues[entry.tenant]
-        if not tenant_queue.is_busy:  # whoever comes back has saved nothing up while it was away
+        if not tenant_queue.is_busy:  # a tenant gains no credit while it is idle
             busy = [other.clock_s for other in tenant_queues.values() if other.is_busy]
             tenant_queue.clock_s = max(tenant_queue.clock_s, min(busy, default=0.0))
         tenant_queue.incoming.append(entry)

@@ -35,7 +35,7 @@ ends in work that is too late, benchmarks/overload.py."""
 
 STALE_AFTER_S: Final = 1.0
 CAUTION: Final = {"error": 1.0, "degrade": 0.5}
-"""Spreads of the slip that a request is given beyond what is expected: what is late is work for nothing, the whole of
+"""Spreads of the lateness that are added to what is expected: what is late is work for nothing, the whole of
 it or its last run."""
 
 

@@ -17,7 +17,7 @@ from service.telemetry.logs import event
 from service.telemetry.metrics import Metrics
 
 LOOK_EVERY_S: Final = 0.25
-STOPPED_S: Final = 2.0  # a process that was itself stopped for so long judges nobody by the clock just then
+STOPPED_S: Final = 2.0  # after a pause of the whole process the clock says nothing about workers
 _LAGS_KEPT: Final = 60  # at four looks a second, the last 15 s
 
 
@@ -59,7 +59,7 @@ class Watchdog:
         return check_workers(self._workers, self._clock(), self._limit_s)
 
     async def watch(self, on_stuck: Callable[[], None]) -> None:
-        """Look for ever; tell the log of each change, and `on_stuck` of a thread that hangs."""
+        """Watch for ever; log each change, and call `on_stuck` when a thread hangs."""
         while True:
             asked_s = self._clock()
             await asyncio.sleep(LOOK_EVERY_S)

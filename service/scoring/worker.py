@@ -1,7 +1,7 @@
 """Threads that do what the scheduler hands out.
 
 Knows threads, the clock and the scheduler's lock; does not know texts or the meaning of logits.
-Invariant: a task that nobody wants is never started, and no task can end a thread.
+Invariant: a task whose result is no longer wanted is never started, and no task can end a thread.
 """
 
 import asyncio
@@ -55,7 +55,7 @@ Task = Tokenize[RankingJob] | Run[RankingJob] | FunctionJob[Any]
 class WorkerPool:
     """One thread for each session of a model; the queue holds what admission let in, so its bound is there."""
 
-    def __init__(  # noqa: PLR0913  what the threads are, and whom they tell
+    def __init__(  # noqa: PLR0913  what the threads are, and their callbacks
         self,
         workers: int,
         weights: Mapping[str, float],
@@ -172,7 +172,7 @@ class WorkerPool:
                 task.run()
             else:
                 self._on_drop()
-        except Exception as error:  # noqa: BLE001  the worker's broad catch: counted, and told to whoever waits
+        except Exception as error:  # noqa: BLE001  the worker's broad catch: counted, and handed to the request
             self._on_error(error)
             self._fail(task, error)
         return True
@@ -218,7 +218,7 @@ class WorkerPool:
             self._observed_s = ended_s
 
     def _fail(self, task: Task, error: Exception) -> None:
-        """Try the rows of a failed run one by one, each once; what fails alone is told to whoever waits."""
+        """Retry the rows of a failed run one by one, each once; what fails alone is reported to its request."""
         if isinstance(task, Run):
             with self._changed:
                 self._scheduler.done(task)

@@ -1,7 +1,7 @@
 """PURE. How far the scores that are served lie from those that the model gave when its bundle was made.
 
 Knows logits, the manifest's calibration and its reference; does not know time, threads, texts or metrics.
-Invariant: what is told covers the last one to two windows of documents, whatever came before, in fixed memory.
+Invariant: a reading covers the last one to two windows of documents, in fixed memory.
 """
 
 from dataclasses import dataclass
@@ -60,7 +60,7 @@ def mix_distance(expected: ArrayLike, found: ArrayLike) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What the last documents were like; what cannot be told, or not yet, is NaN.
+    """Statistics of the last documents; NaN where there are none, or not enough yet.
 
     `scores` counts the documents in equal bins over [0, 1], `classes` by label, in the order of the labels.
     `truncated` and `unknown` are shares, of documents and of tokens.
@@ -118,7 +118,7 @@ class Drift:
             self._windows = self._empty(), recent
 
     def read(self) -> Reading:
-        """Tell what the last documents were like."""
+        """Return the statistics of the last documents."""
         (new, old), reference = self._windows, self._reference
         documents = new.documents + old.documents
         scores, classes = new.scores + old.scores, new.classes + old.classes
@@ -134,7 +134,7 @@ class Drift:
         )
 
     def reference(self) -> Reading | None:
-        """Tell what the sample in the manifest was like."""
+        """Return the statistics of the sample in the manifest."""
         reference = self._reference
         if reference is None:
             return None

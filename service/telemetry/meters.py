@@ -174,13 +174,13 @@ class RolloutMeter:
     def set_agreement(
         self, role: str, *, overlap_at_10: float, kendall_tau: float, score_difference: float
     ) -> None:
-        """Tell how a newcomer agreed with the stable model over the lists that both were asked lately."""
-        assert role in CANDIDATE_ROLES, "a role that nobody knows"
+        """Set how a candidate agreed with the stable model over the lists that both ranked lately."""
+        assert role in CANDIDATE_ROLES, "an unknown role"
         values = (overlap_at_10, kendall_tau, score_difference)
         for gauge, value in zip(self._agreement, values, strict=True):
             gauge.labels(role).set(value)
 
     def clear_agreement(self, role: str) -> None:
-        """Forget the agreement of a newcomer that has gone."""
+        """Remove the agreement of a candidate that has left."""
         for gauge in self._agreement:
             gauge.remove(role)

@@ -73,7 +73,7 @@ class Metrics:
         registry.register(_LogLines())
 
     def _add_requests(self, registry: CollectorRegistry) -> None:
-        """Add what is told of every request, be it ranked or refused."""
+        """Add the metrics of every request, ranked or refused."""
         counter = partial(Counter, registry=registry)
         histogram = partial(Histogram, registry=registry)
         self.requests = counter("shelfrank_requests", "Requests answered.", ["route", "status"])
@@ -95,7 +95,7 @@ class Metrics:
         self.stages: Mapping[str, Histogram] = {stage: self.stage_seconds.labels(stage) for stage in STAGES}
 
     def _add_documents(self, registry: CollectorRegistry) -> None:
-        """Add what is told of the documents of ranked requests."""
+        """Add the metrics of ranked documents."""
         counter = partial(Counter, registry=registry)
         histogram = partial(Histogram, registry=registry)
         self.request_documents = histogram(
@@ -120,7 +120,7 @@ class Metrics:
         counter = partial(Counter, registry=registry)
         gauge = partial(Gauge, registry=registry)
         self.dropped = counter(
-            "shelfrank_dropped_jobs", "QueuedHandler work not started because its client had gone."
+            "shelfrank_dropped_jobs", "Queued work not started because its client had gone."
         )
         self.worker_errors = counter(
             "shelfrank_worker_errors", "Errors in a worker thread; each is a bug or a broken runtime."

@@ -1,6 +1,6 @@
 """PURE. Adds up what a model was asked and how long each stage of its answers took.
 
-Knows counts and seconds; does not know requests, models or whoever reads them.
+Knows counts and seconds; does not know requests or models.
 Invariant: an answer counts once, as whole or as failing, and its stages with it.
 """
 

@@ -1,6 +1,6 @@
 """What is served now, as gauges that are read at each scrape: the models, and how far their scores have drifted.
 
-Knows the roles of models and what their drift tells; does not know requests or when models change.
+Knows the roles of models and their drift; does not know requests or when models change.
 Invariant: a scrape shows the models of one moment, no series of a model that has gone, and none that has no value yet.
 """
 
@@ -46,7 +46,7 @@ class ServedModels(Collector):
         """Take note of what is served from now on, each model in one role."""
         found = tuple(served)
         assert len({each.model for each in found}) == len(found), "a model in two roles"
-        assert {each.role for each in found} <= set(ROLES), "a role that nobody knows"
+        assert {each.role for each in found} <= set(ROLES), "an unknown role"
         self._all = found
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
@@ -66,7 +66,7 @@ class ServedModels(Collector):
 
 
 def _drift_gauges(served: Iterable[Served]) -> Iterator[GaugeMetricFamily]:
-    documents = _gauge("drift_documents", "ScoringResult documents that the drift gauges tell of.", *WHOSE)
+    documents = _gauge("drift_documents", "Scored documents that the drift gauges tell of.", *WHOSE)
     psi = _gauge(
         "drift_psi", "Population stability index of the scores: above 0.25 they are other ones.", *WHOSE
     )

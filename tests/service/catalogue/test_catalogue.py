@@ -14,7 +14,7 @@ from bundle import PairEncoder, Product
 from bundle.text import Packed
 from service.cache.pair_keys import product_digest
 from service.catalogue.catalogue import Catalogue, PutCounts
-from service.catalogue.recent import MOST_PRODUCTS, RecentLookups
+from service.catalogue.recent import MAX_PRODUCTS, RecentLookups
 from service.catalogue.record import ResolvedProduct, StoredProduct
 from service.errors import Reason, Refused
 from tests.tiny import text_contract, tokenizer_json
@@ -337,6 +337,6 @@ def test_a_late_reader_does_not_bring_back_what_was() -> None:
     assert recent.get(5, "key", ["a"]) == [None]
     assert recent.get(4, "key", ["a"]) is None
 
-    recent.keep(5, "key", range(MOST_PRODUCTS), [item] * MOST_PRODUCTS)
+    recent.keep(5, "key", range(MAX_PRODUCTS), [item] * MAX_PRODUCTS)
     assert recent.get(5, "key", ["a"]) is None
-    assert recent.get(5, "key", [0, MOST_PRODUCTS - 1]) == [item, item]
+    assert recent.get(5, "key", [0, MAX_PRODUCTS - 1]) == [item, item]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from service.domain.budget import (
     DEFAULT_TENANT,
-    LEAST_BUDGET_S,
+    MIN_BUDGET_S,
     NO_REQUESTED_TERMS,
     PRIORITIES,
     OnFailure,
@@ -51,7 +51,7 @@ def test_the_shorter_budget_counts() -> None:
 def test_any_budget_is_clamped(budget_ms: float) -> None:
     """0, a negative one and one beyond all bounds give a deadline within the bounds."""
     for found in (_budget_s(RequestedTerms(budget_ms=budget_ms)), _budget_s(x_budget_ms=repr(budget_ms))):
-        assert LEAST_BUDGET_S <= found + 1e-9 <= 1.0 + 2e-9
+        assert MIN_BUDGET_S <= found + 1e-9 <= 1.0 + 2e-9
 
 
 @pytest.mark.parametrize(

@@ -206,7 +206,7 @@ def test_processors_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_no_memory_is_an_error(monkeypatch: pytest.MonkeyPatch, session: NativeSession) -> None:
     """A workspace that cannot be had is told as such."""
-    monkeypatch.setattr(native, "_MOST_ROWS", 2**31 - 1)
+    monkeypatch.setattr(native, "_MAX_ROWS", 2**31 - 1)
     found: list[BaseException] = []
 
     def compute() -> None:

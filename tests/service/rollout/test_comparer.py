@@ -18,14 +18,14 @@ from service.engine.model import LoadedModel
 from service.errors import Reason, Refused
 from service.rollout.comparer import (
     BUSY_S,
+    MAX_PRODUCTS,
+    MAX_TASKS,
     MAX_WAIT_S,
-    MOST_PRODUCTS,
-    MOST_TASKS,
     PIECE,
     ModelComparer,
     scores_of,
 )
-from service.rollout.trial import LEAST_DOCUMENTS, LEAST_LISTS, AbortReason, is_sampled
+from service.rollout.trial import MIN_DOCUMENTS, MIN_LISTS, AbortReason, is_sampled
 from service.rollout.versions import Candidate, CandidateRole, Version, Versions
 from service.scoring.ranker import RequestedGroups
 from service.settings import Settings
@@ -188,10 +188,10 @@ def test_a_canary_that_ranks_otherwise_is_taken_out(root: Path) -> None:
     """After as many lists as it takes, and not one before, a canary with the reverse order goes; one that agrees stays."""
     bad, good = Fleet(root, canary=0.5), Fleet(root, canary=0.5)
     bad.turned = True
-    answers(bad, bad.canary, LEAST_LISTS - 1)
+    answers(bad, bad.canary, MIN_LISTS - 1)
     assert not bad.ended
     answers(bad, bad.canary)
-    answers(good, good.canary, LEAST_LISTS + 5)
+    answers(good, good.canary, MIN_LISTS + 5)
 
     assert (["disagreeing"], []) == (bad.ended, good.ended)
     assert bad.gauge("kendall_tau", "canary") == pytest.approx(-1.0)
@@ -202,10 +202,10 @@ def test_a_canary_that_fails_is_taken_out(root: Path) -> None:
     broken = ranking([None] * 20, engine=10, nonfinite=10)
     late = ranking([None] * 20, deadline=20)
     fleet, like, slow = (Fleet(root, canary=0.5) for _ in range(3))
-    answers(fleet, fleet.canary, LEAST_DOCUMENTS // 20, broken)
-    answers(like, like.stable, LEAST_DOCUMENTS // 20, broken)
-    answers(like, like.canary, LEAST_DOCUMENTS // 20, broken)
-    answers(slow, slow.canary, LEAST_DOCUMENTS // 20, late)
+    answers(fleet, fleet.canary, MIN_DOCUMENTS // 20, broken)
+    answers(like, like.stable, MIN_DOCUMENTS // 20, broken)
+    answers(like, like.canary, MIN_DOCUMENTS // 20, broken)
+    answers(slow, slow.canary, MIN_DOCUMENTS // 20, late)
 
     assert (["failing"], [], []) == (fleet.ended, like.ended, slow.ended)
 
@@ -221,7 +221,7 @@ def test_a_canary_that_is_slow_is_taken_out(root: Path) -> None:
         fleet = Fleet(root, canary=0.5, canary_compared=0.0, canary_slowdown=slowdown)
         learn(fleet.stable.model.costs, 1e-5)
         learn(fleet.canary.model.costs, 3e-5)
-        answers(fleet, fleet.canary, LEAST_LISTS)
+        answers(fleet, fleet.canary, MIN_LISTS)
         assert fleet.ended == expected
 
 
@@ -267,10 +267,10 @@ def test_only_a_few_are_under_way(root: Path) -> None:
 
     async def work() -> None:
         fleet.gate = asyncio.Event()
-        for _ in range(10 * MOST_TASKS):
+        for _ in range(10 * MAX_TASKS):
             fleet.comparer.observe(fleet.stable, GROUPS, UP)
-        await until(lambda: len(fleet.asked) == MOST_TASKS)
-        assert len(fleet.comparer._tasks) == MOST_TASKS
+        await until(lambda: len(fleet.asked) == MAX_TASKS)
+        assert len(fleet.comparer._tasks) == MAX_TASKS
         fleet.comparer.close()
         await fleet.settle()
 
@@ -282,7 +282,7 @@ def test_only_a_few_are_under_way(root: Path) -> None:
 def test_a_long_list_is_looked_at_in_part(root: Path) -> None:
     """Only the first products of a long list are compared, so that comparing does not take long."""
     fleet = Fleet(root, shadow=1.0)
-    count = 3 * MOST_PRODUCTS
+    count = 3 * MAX_PRODUCTS
 
     async def work() -> None:
         products = [Product(title=f"{place % 20}") for place in range(count)]
@@ -291,7 +291,7 @@ def test_a_long_list_is_looked_at_in_part(root: Path) -> None:
 
     run(work)
 
-    assert sum(len(products) for _, ((_, products),), _ in fleet.asked) == MOST_PRODUCTS
+    assert sum(len(products) for _, ((_, products),), _ in fleet.asked) == MAX_PRODUCTS
     assert fleet.lists("shadow") == 1
 
 
@@ -356,14 +356,14 @@ def test_a_bad_canary_aborts_itself(root: Path, candidate: str, stays: bool) -> 
         lists = {"role": "canary"}
         number = 0
         while (
-            served.metric("shelfrank_canary_lists_total", **lists) < LEAST_LISTS
+            served.metric("shelfrank_canary_lists_total", **lists) < MIN_LISTS
             and not served.metric("shelfrank_canary_aborts_total")
-            and number < 20 * LEAST_LISTS
+            and number < 20 * MIN_LISTS
         ):
             _ask(served, number)
             number += 1
         bundle = _ask(served, number)
 
-        assert served.metric("shelfrank_canary_lists_total", **lists) >= LEAST_LISTS
+        assert served.metric("shelfrank_canary_lists_total", **lists) >= MIN_LISTS
         assert served.metric("shelfrank_canary_aborts_total") == (0 if stays else 1)
         assert bundle == read_bundle(root, candidate if stays else "one").id

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.rollout.trial import (
-    LEAST_DOCUMENTS,
-    LEAST_LISTS,
     MARGIN,
+    MIN_DOCUMENTS,
+    MIN_LISTS,
     WINDOW,
     AbortReason,
     Agreement,
@@ -142,20 +142,20 @@ def test_only_the_last_lists_count() -> None:
 @pytest.mark.parametrize(
     ("failed", "of", "stable_failed", "slowdown", "lists", "agreement", "expected"),
     [
-        (0, 2_000, 0, 1.0, LEAST_LISTS, SAME, None),
-        (2_000, 2_000, 0, 9.0, LEAST_LISTS, OTHER, "failing"),
-        (LEAST_DOCUMENTS, LEAST_DOCUMENTS, 0, 1.0, 0, SAME, "failing"),
-        (LEAST_DOCUMENTS - 1, LEAST_DOCUMENTS - 1, 0, 1.0, 0, SAME, None),
+        (0, 2_000, 0, 1.0, MIN_LISTS, SAME, None),
+        (2_000, 2_000, 0, 9.0, MIN_LISTS, OTHER, "failing"),
+        (MIN_DOCUMENTS, MIN_DOCUMENTS, 0, 1.0, 0, SAME, "failing"),
+        (MIN_DOCUMENTS - 1, MIN_DOCUMENTS - 1, 0, 1.0, 0, SAME, None),
         (500, 2_000, 500, 1.0, 0, SAME, None),
         (500, 2_000, 475, 1.0, 0, SAME, "failing"),
         (0, 2_000, 0, 2.1, 0, SAME, "slow"),
         (0, 2_000, 0, 2.0, 0, SAME, None),
-        (0, LEAST_LISTS - 1, 0, 9.0, 0, SAME, None),
-        (0, 2_000, 0, 1.0, LEAST_LISTS, OTHER, "disagreeing"),
-        (0, 2_000, 0, 1.0, LEAST_LISTS - 1, OTHER, None),
-        (0, 2_000, 0, 1.0, LEAST_LISTS, Agreement(0.4, 0.9, 0.0), "disagreeing"),
-        (0, 2_000, 0, 1.0, LEAST_LISTS, Agreement(0.9, 0.2, 0.0), "disagreeing"),
-        (0, 2_000, 0, 1.0, LEAST_LISTS, Agreement(0.5, 0.25, 0.9), None),
+        (0, MIN_LISTS - 1, 0, 9.0, 0, SAME, None),
+        (0, 2_000, 0, 1.0, MIN_LISTS, OTHER, "disagreeing"),
+        (0, 2_000, 0, 1.0, MIN_LISTS - 1, OTHER, None),
+        (0, 2_000, 0, 1.0, MIN_LISTS, Agreement(0.4, 0.9, 0.0), "disagreeing"),
+        (0, 2_000, 0, 1.0, MIN_LISTS, Agreement(0.9, 0.2, 0.0), "disagreeing"),
+        (0, 2_000, 0, 1.0, MIN_LISTS, Agreement(0.5, 0.25, 0.9), None),
     ],
 )
 def test_a_canary_goes_for_one_of_three_reasons(  # noqa: PLR0913, PLR0917 - a table
@@ -184,5 +184,5 @@ def test_the_numbers_are_documented() -> None:
     """docs/operations.md states from when on a canary is judged, and by what margin."""
     text = (Path(__file__).parents[3] / "docs" / "operations.md").read_text(encoding="utf-8")
 
-    for stated in (f"{LEAST_LISTS} lists", f"{LEAST_DOCUMENTS} documents", f"{MARGIN:.0%}", f"last {WINDOW}"):
+    for stated in (f"{MIN_LISTS} lists", f"{MIN_DOCUMENTS} documents", f"{MARGIN:.0%}", f"last {WINDOW}"):
         assert stated in text
