@@ -14,6 +14,9 @@ we do not know in one place: where a setting has unknown keys refused.
 
 from enum import Enum
 
+Location = tuple[str | int, ...]
+"""Where in a body a fault is: names of fields and indices."""
+
 
 class Reason(Enum):
     """Closed code, HTTP status, and what to say."""
@@ -98,13 +101,13 @@ class Reason(Enum):
 class Refused(Exception):
     """A request that is not served; `loc` says where in the body the fault is."""
 
-    def __init__(self, reason: Reason, loc: tuple[str | int, ...] = ()) -> None:
+    def __init__(self, reason: Reason, loc: Location = ()) -> None:
         super().__init__(reason.code)
         self.reason = reason
         self.loc = loc
 
 
-def error_message(reason: Reason, loc: tuple[str | int, ...]) -> str:
+def error_message(reason: Reason, loc: Location) -> str:
     """Return a reason's message, and where in the request the fault is."""
     place = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in loc)
     return f"{reason.message} (at {place.lstrip('.')})" if place else reason.message

@@ -18,7 +18,7 @@ from service.api.schema import Parsed, decode, to_product
 from service.catalogue.catalogue import Catalogue
 from service.catalogue.record import StoredProduct
 from service.domain.query import TEXT_FIELDS, Document, Identifier
-from service.errors import Reason, Refused
+from service.errors import Location, Reason, Refused
 from service.settings import Settings
 
 MAX_PRODUCTS: Final = 50_000  # of one request: it is stored in one transaction, and held in memory until then
@@ -74,7 +74,6 @@ class StoredAnswer(Struct):
     ]
 
 
-Location = tuple[str | int, ...]
 _PUT: Final = msgspec.json.Decoder(PutRequest)
 _DELETE: Final = msgspec.json.Decoder(DeleteRequest)
 _LINE: Final = msgspec.json.Decoder(Document)

@@ -14,7 +14,7 @@ from msgspec import Meta, Struct
 from bundle import Product
 from service.domain.budget import OnFailure, Priority, RequestedTerms, to_priority
 from service.domain.query import NO_TEXT, Clipped, Document, Reference, RequestedProduct
-from service.errors import Reason, Refused, error_message
+from service.errors import Location, Reason, Refused, error_message
 from service.settings import Settings
 
 LISTS: Final = ("documents", "texts", "products")
@@ -68,7 +68,7 @@ class ErrorAnswer(Struct):
     id: Annotated[str, Meta(description="The request id.")]
 
 
-def error_body(reason: Reason, loc: tuple[str | int, ...], request_id: str) -> bytes:
+def error_body(reason: Reason, loc: Location, request_id: str) -> bytes:
     """Write an error in our own form."""
     answer = ErrorAnswer(reason.code, reason.message, error_message(reason, loc), list(loc), request_id)
     return msgspec.json.encode(answer)
@@ -122,7 +122,7 @@ def decode(decoder: msgspec.json.Decoder[Parsed], body: bytes) -> Parsed:
         raise Refused(Reason.MALFORMED_JSON) from None
 
 
-def _location(message: str) -> tuple[str | int, ...]:
+def _location(message: str) -> Location:
     """Read the path at the end of msgspec's message, and what is missing there; its names are those of our structs."""
     match, missing = _PATH.search(message), _MISSING.match(message)
     steps = [*(_STEP.findall(match[1]) if match else ()), *(missing.groups() if missing else ())]

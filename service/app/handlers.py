@@ -90,7 +90,7 @@ class Api:
             return await self._answer(await self._parse_leniently(dialect.parse, body, request), request)
 
     async def explain(self, request: Request) -> Response:
-        """Rank documents, and explain what was read of each and how its score came about."""
+        """Rank documents, and tell what was read of each and how its score came about."""
         with self._metrics.in_flight.track_inprogress():
             body = await self._read(request, None)
             scoring = await self._parse_leniently(

@@ -12,7 +12,6 @@ import msgspec
 from msgspec import Meta, Raw, Struct
 
 from service.api.lenient import as_id, as_text
-from service.api.schema import decode
 from service.dialects.dialect import (
     AtLeastOne,
     Dialect,
@@ -23,7 +22,7 @@ from service.dialects.dialect import (
     scoring_request,
 )
 from service.domain.query import TEXT_FIELDS, Document, Identifier
-from service.errors import Reason, Refused, error_message
+from service.errors import Location, Reason, Refused, error_message
 from service.settings import Settings
 
 Map = dict[str, Raw]  # unread, so that it goes back as it came
@@ -50,22 +49,18 @@ class V2Request(Struct):
 
 
 _ID: Final = msgspec.json.Decoder(Identifier | None)
-_V1: Final = msgspec.json.Decoder(V1Request)
-_V2: Final = msgspec.json.Decoder(V2Request)
 
 
-def parse_v1(body: bytes, limits: Settings) -> ScoringRequest:
-    """Read a request of version 1."""
-    request = decode(_V1, body)
+def convert_v1(request: V1Request, limits: Settings) -> ScoringRequest:
+    """Return what a request of version 1 asks to score."""
     documents = select_fields(request.documents, request.rank_fields)
     returned = request.documents if request.return_documents else None
     answer = partial(_answer, top=request.top_n, returned=returned, version="1")
     return scoring_request(request.query, documents, limits, answer)
 
 
-def parse_v2(body: bytes, limits: Settings) -> ScoringRequest:
-    """Read a request of version 2."""
-    request = decode(_V2, body)
+def convert_v2(request: V2Request, limits: Settings) -> ScoringRequest:
+    """Return what a request of version 2 asks to score."""
     answer = partial(_answer, top=request.top_n, returned=None, version="2")
     return scoring_request(request.query, request.documents, limits, answer)
 
@@ -122,10 +117,10 @@ def _answer(
     return msgspec.json.encode({"id": scored.id, "results": results, "meta": meta})
 
 
-def render_error(reason: Reason, loc: tuple[str | int, ...], request_id: str) -> ErrorReply:
+def render_error(reason: Reason, loc: Location, request_id: str) -> ErrorReply:
     """Write an error as Cohere does."""
     return reason.status, msgspec.json.encode({"id": request_id, "message": error_message(reason, loc)})
 
 
-V1: Final = Dialect("cohere", parse_v1, render_error, V1Request)
-V2: Final = Dialect("cohere", parse_v2, render_error, V2Request)
+V1: Final = Dialect("cohere", V1Request, convert_v1, render_error)
+V2: Final = Dialect("cohere", V2Request, convert_v2, render_error)

@@ -7,25 +7,27 @@ Invariant: a score is written as a decimal with a dot, and what could not be sco
 import itertools
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Final, TypeVar
+from functools import cache
+from typing import Annotated, Any, Final, TypeVar
 
+import msgspec
 import numpy as np
 from msgspec import Meta, Raw, Struct
 from numpy.typing import NDArray
 
 from bundle import Manifest
-from service.api.schema import check_query, to_products
+from service.api.schema import check_query, decode, to_products
 from service.domain import ranking
 from service.domain.budget import NO_REQUESTED_TERMS, RequestedTerms
 from service.domain.query import Document, RequestedProduct
 from service.domain.ranking import Ranking
-from service.errors import Reason, Refused
+from service.errors import Location, Reason, Refused
 from service.settings import Settings
 from service.telemetry.meters import DialectName
 
 AtLeastOne = Annotated[int, Meta(ge=1)]
 ErrorReply = tuple[int, bytes]
-RenderError = Callable[[Reason, tuple[str | int, ...], str], ErrorReply]
+RenderError = Callable[[Reason, Location, str], ErrorReply]
 """Writes the status and the body of an error, of its reason, its place and the request's id."""
 Value = TypeVar("Value")
 
@@ -77,24 +79,23 @@ class ScoringRequest:
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """One API that is answered here; its requests have the keys of `request`."""
+    """One API that is answered here: `convert` takes the `request` that a body is decoded to."""
 
     name: DialectName
-    parse: Callable[[bytes, Settings], ScoringRequest]
-    render_error: RenderError
     request: type[Struct]
+    convert: Callable[[Any, Settings], ScoringRequest]  # Any, as each has a request type of its own
+    render_error: RenderError
+
+    def parse(self, body: bytes, limits: Settings) -> ScoringRequest:
+        """Read a request; Refused if it is none of this API."""
+        return self.convert(decode(_decoder(self.request), body), limits)
 
     def unknown(self, keys: Collection[str]) -> int:
         """Return how many of a request's keys are unknown here."""
         return len(set(keys) - set(self.request.__struct_fields__) - _COMMON_KEYS)
 
 
-def one_query(
-    query: str, documents: Sequence[str | Document], limits: Settings, name: str
-) -> list[RequestedProduct]:
-    """Check a query and its documents, which stand under `name`, against the limits."""
-    check_query(query, limits, "query")
-    return to_products(documents, limits, name)
+_decoder = cache(msgspec.json.Decoder)  # one for each request type
 
 
 def scoring_request(
@@ -105,7 +106,8 @@ def scoring_request(
     name: str = "documents",
 ) -> ScoringRequest:
     """Return one query and its documents, which stand under `name`, as a request to score."""
-    return ScoringRequest([(query, one_query(query, documents, limits, name))], answer)
+    check_query(query, limits, "query")
+    return ScoringRequest([(query, to_products(documents, limits, name))], answer)
 
 
 def pair_up(

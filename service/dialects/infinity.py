@@ -10,7 +10,6 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from service.api.schema import decode
 from service.dialects.dialect import (
     AtLeastOne,
     Dialect,
@@ -20,7 +19,7 @@ from service.dialects.dialect import (
     best_first,
     scoring_request,
 )
-from service.errors import Reason, error_message
+from service.errors import Location, Reason, error_message
 from service.settings import Settings
 
 
@@ -34,12 +33,8 @@ class Request(Struct):
     raw_scores: bool | None = None
 
 
-_REQUEST: Final = msgspec.json.Decoder(Request)
-
-
-def parse(body: bytes, limits: Settings) -> ScoringRequest:
-    """Read a request."""
-    request = decode(_REQUEST, body)
+def convert(request: Request, limits: Settings) -> ScoringRequest:
+    """Return what a request asks to score."""
     return scoring_request(request.query, request.documents, limits, partial(_answer, request))
 
 
@@ -61,7 +56,7 @@ def _answer(request: Request, scored: ScoringResult) -> bytes:
     return msgspec.json.encode(answer)
 
 
-def render_error(reason: Reason, loc: tuple[str | int, ...], request_id: str) -> ErrorReply:  # noqa: ARG001  infinity names none
+def render_error(reason: Reason, loc: Location, request_id: str) -> ErrorReply:  # noqa: ARG001  infinity names none
     """Write an error as infinity does: a list of details for what is invalid, an object for all else."""
     if reason.status == 422:
         detail = {"loc": ["body", *loc], "msg": reason.message, "type": reason.code}
@@ -70,4 +65,4 @@ def render_error(reason: Reason, loc: tuple[str | int, ...], request_id: str) ->
     return reason.status, msgspec.json.encode({"error": error})
 
 
-INFINITY: Final = Dialect("infinity", parse, render_error, Request)
+INFINITY: Final = Dialect("infinity", Request, convert, render_error)

@@ -10,7 +10,6 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from service.api.schema import decode
 from service.dialects.dialect import (
     AtLeastOne,
     Dialect,
@@ -22,7 +21,7 @@ from service.dialects.dialect import (
     scoring_request,
 )
 from service.domain.query import Document
-from service.errors import Reason, error_message
+from service.errors import Location, Reason, error_message
 from service.settings import Settings
 
 
@@ -35,12 +34,8 @@ class Request(Struct):
     return_documents: bool | None = None
 
 
-_REQUEST: Final = msgspec.json.Decoder(Request)
-
-
-def parse(body: bytes, limits: Settings) -> ScoringRequest:
-    """Read a request."""
-    request = decode(_REQUEST, body)
+def convert(request: Request, limits: Settings) -> ScoringRequest:
+    """Return what a request asks to score."""
     return scoring_request(request.query, request.documents, limits, partial(_answer, request))
 
 
@@ -56,9 +51,9 @@ def _answer(request: Request, scored: ScoringResult) -> bytes:
     return msgspec.json.encode(answer)
 
 
-def render_error(reason: Reason, loc: tuple[str | int, ...], request_id: str) -> ErrorReply:  # noqa: ARG001  Jina names none
+def render_error(reason: Reason, loc: Location, request_id: str) -> ErrorReply:  # noqa: ARG001  Jina names none
     """Write an error as Jina does."""
     return reason.status, msgspec.json.encode({"detail": error_message(reason, loc)})
 
 
-JINA: Final = Dialect("jina", parse, render_error, Request)
+JINA: Final = Dialect("jina", Request, convert, render_error)

@@ -16,7 +16,7 @@ from msgspec import Meta, Struct
 from bundle import Manifest
 from service.api.schema import decode
 from service.dialects.dialect import ErrorReply, ScoringRequest, ScoringResult, pair_up, scores_in_order
-from service.errors import Reason, Refused, error_message
+from service.errors import Location, Reason, Refused, error_message
 from service.settings import Settings
 from service.telemetry.model_stats import DurationSum, ModelStats
 
@@ -204,7 +204,7 @@ def model_index(manifest: Manifest, *, is_ready: bool) -> Mapping[str, object]:
     return {"name": manifest.name, "version": manifest.version, "state": state, "reason": ""}
 
 
-def render_error(reason: Reason, loc: tuple[str | int, ...], request_id: str) -> ErrorReply:  # noqa: ARG001  the protocol has none
+def render_error(reason: Reason, loc: Location, request_id: str) -> ErrorReply:  # noqa: ARG001  the protocol has none
     """Write an error as the protocol does, with Triton's statuses: 400 for invalid, 503 for overloaded."""
     status = {422: 400, 429: 503}.get(reason.status, reason.status)
     return status, msgspec.json.encode({"error": error_message(reason, loc)})

@@ -9,7 +9,6 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from service.api.schema import decode
 from service.dialects.dialect import (
     Dialect,
     ErrorReply,
@@ -19,7 +18,7 @@ from service.dialects.dialect import (
     scoring_request,
 )
 from service.domain.query import Document
-from service.errors import Reason, error_message
+from service.errors import Location, Reason, error_message
 from service.settings import Settings
 
 
@@ -36,12 +35,8 @@ class Request(Struct):
     passages: list[Document]
 
 
-_REQUEST: Final = msgspec.json.Decoder(Request)
-
-
-def parse(body: bytes, limits: Settings) -> ScoringRequest:
-    """Read a request."""
-    request = decode(_REQUEST, body)
+def convert(request: Request, limits: Settings) -> ScoringRequest:
+    """Return what a request asks to score."""
     return scoring_request(request.query.text, request.passages, limits, _answer, "passages")
 
 
@@ -54,7 +49,7 @@ def _answer(scored: ScoringResult) -> bytes:
     return msgspec.json.encode(answer)
 
 
-def render_error(reason: Reason, loc: tuple[str | int, ...], request_id: str) -> ErrorReply:  # noqa: ARG001  it names none
+def render_error(reason: Reason, loc: Location, request_id: str) -> ErrorReply:  # noqa: ARG001  it names none
     """Write an error as the NIM does; its clients show `detail`."""
     kind = "invalid_request_error" if reason.status < 500 else "internal_server_error"
     message = error_message(reason, loc)
@@ -63,4 +58,4 @@ def render_error(reason: Reason, loc: tuple[str | int, ...], request_id: str) ->
     )
 
 
-RANKING: Final = Dialect("nvidia", parse, render_error, Request)
+RANKING: Final = Dialect("nvidia", Request, convert, render_error)

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Struct
 
 from service.dialects.dialect import ErrorReply
-from service.errors import Reason, error_message
+from service.errors import Location, Reason, error_message
 
 
 class Fault(Struct):
@@ -26,7 +26,7 @@ class ErrorObject(Struct):
     error: Fault
 
 
-def render_error(reason: Reason, loc: tuple[str | int, ...], request_id: str) -> ErrorReply:  # noqa: ARG001  OpenAI names it in a header
+def render_error(reason: Reason, loc: Location, request_id: str) -> ErrorReply:  # noqa: ARG001  OpenAI names it in a header
     """Write an error as OpenAI does."""
     kind = "server_error" if reason.status >= 500 else "invalid_request_error"
     return reason.status, msgspec.json.encode(

@@ -35,7 +35,7 @@ from service.dialects.dialect import (
 )
 from service.domain.query import Document, Query
 from service.domain.ranking import RankedProduct, Ranking
-from service.errors import Reason, Refused
+from service.errors import Location, Reason, Refused
 from service.settings import Settings
 
 NAMED_KEYS: Final = 16
@@ -123,7 +123,7 @@ def _by_logits(scored: ScoringResult) -> Ranking:
     return replace(scored.ranking, products=products)
 
 
-def render_error(reason: Reason, loc: tuple[str | int, ...], request_id: str) -> ErrorReply:
+def render_error(reason: Reason, loc: Location, request_id: str) -> ErrorReply:
     """Write an error in our own form."""
     return reason.status, error_body(reason, loc, request_id)
 

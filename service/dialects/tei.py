@@ -12,7 +12,6 @@ import msgspec
 from msgspec import Struct
 
 from bundle.score import class_probabilities
-from service.api.schema import decode
 from service.dialects.dialect import (
     AtLeastOne,
     Dialect,
@@ -25,7 +24,7 @@ from service.dialects.dialect import (
     pair_up,
     scoring_request,
 )
-from service.errors import Reason, Refused, error_message
+from service.errors import Location, Reason, Refused, error_message
 from service.settings import Settings
 
 _TYPES: Final = {
@@ -54,13 +53,8 @@ class PredictRequest(Struct):
     raw_scores: bool | None = None
 
 
-_RERANK: Final = msgspec.json.Decoder(RerankRequest)
-_PREDICT: Final = msgspec.json.Decoder(PredictRequest)
-
-
-def parse_rerank(body: bytes, limits: Settings) -> ScoringRequest:
+def convert_rerank(request: RerankRequest, limits: Settings) -> ScoringRequest:
     """Read a request to rank texts."""
-    request = decode(_RERANK, body)
     name, texts = ("texts", request.texts) if request.texts is not None else ("documents", request.documents)
     if texts is None:
         raise Refused(Reason.MISSING_DOCUMENTS)
@@ -76,9 +70,8 @@ def _answer_rerank(request: RerankRequest, texts: Sequence[str], scored: Scoring
     return msgspec.json.encode(ranks)
 
 
-def parse_predict(body: bytes, limits: Settings) -> ScoringRequest:
+def convert_predict(request: PredictRequest, limits: Settings) -> ScoringRequest:
     """Read pairs to classify; a text alone has no query to be relevant to."""
-    request = decode(_PREDICT, body)
     if request.raw_scores:
         raise Refused(Reason.UNSUPPORTED_OPTION, ("raw_scores",))  # a class has a probability, not a logit
     if isinstance(request.inputs, str):
@@ -108,11 +101,11 @@ def _answer_predict(scored: ScoringResult, *, is_single: bool) -> bytes:
     return msgspec.json.encode(predictions[0] if is_single else predictions)
 
 
-def render_error(reason: Reason, loc: tuple[str | int, ...], request_id: str) -> ErrorReply:  # noqa: ARG001  TEI names none
+def render_error(reason: Reason, loc: Location, request_id: str) -> ErrorReply:  # noqa: ARG001  TEI names none
     """Write an error as TEI does."""
     kind, status = _TYPES.get(reason, ("validation", reason.status))
     return status, msgspec.json.encode({"error": error_message(reason, loc), "error_type": kind})
 
 
-RERANK: Final = Dialect("tei", parse_rerank, render_error, RerankRequest)
-PREDICT: Final = Dialect("tei", parse_predict, render_error, PredictRequest)
+RERANK: Final = Dialect("tei", RerankRequest, convert_rerank, render_error)
+PREDICT: Final = Dialect("tei", PredictRequest, convert_predict, render_error)

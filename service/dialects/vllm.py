@@ -11,7 +11,6 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from service.api.schema import decode
 from service.dialects import jina
 from service.dialects.dialect import (
     Dialect,
@@ -21,7 +20,7 @@ from service.dialects.dialect import (
     pair_up,
     scores_in_order,
 )
-from service.errors import Reason, Refused, error_message
+from service.errors import Location, Reason, Refused, error_message
 from service.settings import Settings
 
 SPELLINGS: Final = (
@@ -49,12 +48,8 @@ class Request(Struct):
     activation: bool | None = None
 
 
-_REQUEST: Final = msgspec.json.Decoder(Request)
-
-
-def parse(body: bytes, limits: Settings) -> ScoringRequest:
-    """Read a request."""
-    request = decode(_REQUEST, body)
+def convert(request: Request, limits: Settings) -> ScoringRequest:
+    """Return what a request asks to score."""
     for names in SPELLINGS:
         first, second = getattr(request, names[0]), getattr(request, names[1])
         if first is not None and second is not None:
@@ -82,7 +77,7 @@ def _answer(scored: ScoringResult, *, raw: bool) -> bytes:
     return msgspec.json.encode(answer)
 
 
-def render_error(reason: Reason, loc: tuple[str | int, ...], request_id: str) -> ErrorReply:  # noqa: ARG001  vLLM names none
+def render_error(reason: Reason, loc: Location, request_id: str) -> ErrorReply:  # noqa: ARG001  vLLM names none
     """Write an error as vLLM does."""
     status = 400 if reason.status == 422 else reason.status
     kind = _TYPES.get(status, HTTPStatus(status).phrase)
@@ -90,5 +85,5 @@ def render_error(reason: Reason, loc: tuple[str | int, ...], request_id: str) ->
     return status, msgspec.json.encode({"error": error})
 
 
-SCORE: Final = Dialect("vllm", parse, render_error, Request)
-RERANK: Final = Dialect("vllm", jina.parse, render_error, jina.Request)
+SCORE: Final = Dialect("vllm", Request, convert, render_error)
+RERANK: Final = Dialect("vllm", jina.Request, jina.convert, render_error)

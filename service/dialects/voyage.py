@@ -10,7 +10,6 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from service.api.schema import decode
 from service.dialects.dialect import (
     AtLeastOne,
     Dialect,
@@ -20,7 +19,7 @@ from service.dialects.dialect import (
     best_first,
     scoring_request,
 )
-from service.errors import Reason, error_message
+from service.errors import Location, Reason, error_message
 from service.settings import Settings
 
 
@@ -33,12 +32,8 @@ class Request(Struct):
     return_documents: bool | None = None
 
 
-_REQUEST: Final = msgspec.json.Decoder(Request)
-
-
-def parse(body: bytes, limits: Settings) -> ScoringRequest:
-    """Read a request."""
-    request = decode(_REQUEST, body)
+def convert(request: Request, limits: Settings) -> ScoringRequest:
+    """Return what a request asks to score."""
     return scoring_request(request.query, request.documents, limits, partial(_answer, request))
 
 
@@ -52,10 +47,10 @@ def _answer(request: Request, scored: ScoringResult) -> bytes:
     return msgspec.json.encode({"object": "list", "data": data, "model": scored.model, "usage": usage})
 
 
-def render_error(reason: Reason, loc: tuple[str | int, ...], request_id: str) -> ErrorReply:  # noqa: ARG001  Voyage names none
+def render_error(reason: Reason, loc: Location, request_id: str) -> ErrorReply:  # noqa: ARG001  Voyage names none
     """Write an error as Voyage does; its client raises a plain APIError for a body without `detail`."""
     status = 400 if reason.status == 422 else reason.status
     return status, msgspec.json.encode({"detail": error_message(reason, loc)})
 
 
-VOYAGE: Final = Dialect("voyage", parse, render_error, Request)
+VOYAGE: Final = Dialect("voyage", Request, convert, render_error)

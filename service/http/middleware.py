@@ -18,7 +18,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.schema import error_body
-from service.errors import Reason
+from service.errors import Location, Reason
 from service.telemetry.logs import event
 from service.telemetry.metrics import OTHER, Metrics
 
@@ -56,7 +56,7 @@ class JsonResponse(Response):
 def error_response(
     reason: Reason,
     request_id: str,
-    loc: tuple[str | int, ...] = (),
+    loc: Location = (),
     headers: Mapping[str, str] | None = None,
 ) -> JsonResponse:
     """Return the answer to a refused request."""

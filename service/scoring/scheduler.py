@@ -60,24 +60,24 @@ class Scheduler(Generic[Owner]):
 
     def add(self, entry: QueueEntry[Owner]) -> None:
         """Queue a request."""
-        tenant_queues = self._levels[entry.level]
-        tenant_queue = tenant_queues[entry.tenant]
-        if not tenant_queue.is_busy:  # a tenant gains no credit while it is idle
-            busy = [other.clock_s for other in tenant_queues.values() if other.is_busy]
-            tenant_queue.clock_s = max(tenant_queue.clock_s, min(busy, default=0.0))
-        tenant_queue.incoming.append(entry)
-        tenant_queue.cost_s += entry.cost_s
+        queues = self._levels[entry.level]
+        queue = queues[entry.tenant]
+        if not queue.is_busy:  # a tenant gains no credit while it is idle
+            busy = [other.clock_s for other in queues.values() if other.is_busy]
+            queue.clock_s = max(queue.clock_s, min(busy, default=0.0))
+        queue.incoming.append(entry)
+        queue.cost_s += entry.cost_s
 
     def tokenized(self, entry: QueueEntry[Owner], lengths: Sequence[int]) -> None:
         """Queue the rows of a request that `next` had tokenized; their padded lengths in the order of its rows."""
-        tenant_queue = self._queue_of(entry)
-        tenant_queue.tokenizing -= 1
+        queue = self._queue_of(entry)
+        queue.tokenizing -= 1
         if entry.is_over:
             return
         before_s = entry.cost_s
         entry.set_rows(lengths)
-        tenant_queue.cost_s += entry.cost_s - before_s
-        tenant_queue.ready.append(entry)
+        queue.cost_s += entry.cost_s - before_s
+        queue.ready.append(entry)
 
     def tokenization_failed(self, entry: QueueEntry[Owner]) -> None:
         """Forget a request whose texts could not be tokenized."""
@@ -107,14 +107,10 @@ class Scheduler(Generic[Owner]):
 
     def next(self, now_s: float) -> Tokenize[Owner] | Run[Owner] | None:
         """Hand out the next piece of work, or None if there is none."""
-        for tenant_queues in self._levels:
-            busy = [
-                tenant_queue
-                for tenant_queue in tenant_queues.values()
-                if tenant_queue.incoming or tenant_queue.ready
-            ]
-            for tenant_queue in sorted(busy, key=lambda tenant_queue: tenant_queue.clock_s):
-                task = self._next_of(tenant_queue, tenant_queues, now_s)
+        for queues in self._levels:
+            busy = [queue for queue in queues.values() if queue.incoming or queue.ready]
+            for queue in sorted(busy, key=lambda queue: queue.clock_s):
+                task = self._next_of(queue, queues, now_s)
                 if task is not None:
                     return task
         return None
@@ -125,17 +121,11 @@ class Scheduler(Generic[Owner]):
         Before it come all more urgent levels, and of its own level what its tenant has waiting. Beside it come the
         other tenants, with what they get meanwhile by their weights, but no more than they have waiting.
         """
-        urgent_s = sum(
-            tenant_queue.cost_s
-            for tenant_queues in self._levels[:level]
-            for tenant_queue in tenant_queues.values()
-        )
+        urgent_s = sum(queue.cost_s for queues in self._levels[:level] for queue in queues.values())
         own = self._levels[level][tenant]
         own_s = own.cost_s + cost_s
-        others = [tenant_queue for name, tenant_queue in self._levels[level].items() if name != tenant]
-        beside_s = sum(
-            min(tenant_queue.cost_s, own_s * tenant_queue.weight / own.weight) for tenant_queue in others
-        )
+        others = [queue for name, queue in self._levels[level].items() if name != tenant]
+        beside_s = sum(min(queue.cost_s, own_s * queue.weight / own.weight) for queue in others)
         return max(0.0, self._running_s + urgent_s + own_s + beside_s) / self._workers
 
     @property
@@ -144,9 +134,7 @@ class Scheduler(Generic[Owner]):
 
         Costs are added and taken off again in parts, which leaves some 1e-16 s of a queue that is empty.
         """
-        waiting_s = sum(
-            tenant_queue.cost_s for tenant_queues in self._levels for tenant_queue in tenant_queues.values()
-        )
+        waiting_s = sum(queue.cost_s for queues in self._levels for queue in queues.values())
         work_s = self._running_s + waiting_s
         return work_s / self._workers if work_s > _ROUNDING_S else 0.0
 
@@ -155,38 +143,38 @@ class Scheduler(Generic[Owner]):
 
     def _next_of(
         self,
-        tenant_queue: _TenantQueue[Owner],
-        tenant_queues: Mapping[str, _TenantQueue[Owner]],
+        queue: _TenantQueue[Owner],
+        queues: Mapping[str, _TenantQueue[Owner]],
         now_s: float,
     ) -> Tokenize[Owner] | Run[Owner] | None:
         """Return the next work of one tenant: it tokenizes ahead only until there is enough for full runs."""
-        self._drop_expired(tenant_queue.incoming, now_s)
-        self._drop_expired(tenant_queue.ready, now_s)
-        ahead = sum(entry.tokens for entry in itertools.islice(tenant_queue.ready, LOOK_BACK))
-        if tenant_queue.incoming and ahead < 2 * self._fill_tokens * self._workers:
-            entry = tenant_queue.incoming.popleft()
-            tenant_queue.tokenizing += 1
-            tenant_queue.clock_s += entry.cost_s * TOKENIZE_SHARE / tenant_queue.weight
+        self._drop_expired(queue.incoming, now_s)
+        self._drop_expired(queue.ready, now_s)
+        ahead = sum(entry.tokens for entry in itertools.islice(queue.ready, LOOK_BACK))
+        if queue.incoming and ahead < 2 * self._fill_tokens * self._workers:
+            entry = queue.incoming.popleft()
+            queue.tokenizing += 1
+            queue.clock_s += entry.cost_s * TOKENIZE_SHARE / queue.weight
             return Tokenize(entry)
-        while tenant_queue.ready:
-            run = self._run(tenant_queue.ready[0], tenant_queues, now_s)
-            self._drop_expired(tenant_queue.ready, now_s)
+        while queue.ready:
+            run = self._run(queue.ready[0], queues, now_s)
+            self._drop_expired(queue.ready, now_s)
             if run is not None:
                 return run
         return None
 
-    def _drop_expired(self, queue: deque[QueueEntry[Owner]], now_s: float) -> None:
+    def _drop_expired(self, entries: deque[QueueEntry[Owner]], now_s: float) -> None:
         """Take what is over, empty or late from the head of a queue; the rest is met when its turn comes."""
-        while queue:
-            entry = queue[0]
+        while entries:
+            entry = entries[0]
             if entry.deadline_s <= now_s:
                 self.drop(entry)
             if not entry.is_over and not (entry.is_tokenized and not entry.waiting):
                 return
-            queue.popleft()
+            entries.popleft()
 
     def _run(
-        self, entry: QueueEntry[Owner], tenant_queues: Mapping[str, _TenantQueue[Owner]], now_s: float
+        self, entry: QueueEntry[Owner], queues: Mapping[str, _TenantQueue[Owner]], now_s: float
     ) -> Run[Owner] | None:
         """Take a run of the longest part of a request; None, and the request dropped, if no row is done in time."""
         length = max(entry.waiting, key=lambda length: (length * len(entry.waiting[length]), length))
@@ -198,7 +186,7 @@ class Scheduler(Generic[Owner]):
             self.drop(entry)
             return None
         taken = [self._take(entry, length, count)]
-        for other in self._requests_behind(entry, tenant_queues):
+        for other in self._requests_behind(entry, queues):
             room = self._fill_tokens // length - sum(len(rows) for _, rows, _ in taken)
             if room <= 0:
                 break
@@ -211,23 +199,23 @@ class Scheduler(Generic[Owner]):
     def _take(
         self, entry: QueueEntry[Owner], length: int, count: int
     ) -> tuple[QueueEntry[Owner], tuple[int, ...], float]:
-        tenant_queue = self._queue_of(entry)
+        queue = self._queue_of(entry)
         rows, cost_s = entry.take(length, count)
-        tenant_queue.cost_s -= cost_s
-        tenant_queue.clock_s += cost_s / tenant_queue.weight
+        queue.cost_s -= cost_s
+        queue.clock_s += cost_s / queue.weight
         return entry, tuple(rows), cost_s
 
     def _requests_behind(
-        self, entry: QueueEntry[Owner], tenant_queues: Mapping[str, _TenantQueue[Owner]]
+        self, entry: QueueEntry[Owner], queues: Mapping[str, _TenantQueue[Owner]]
     ) -> Iterator[QueueEntry[Owner]]:
         """Yield requests of the same model further back, those of the own level in their order first."""
-        levels = [tenant_queues, *self._levels[entry.level + 1 :]]
-        queues = [
-            tenant_queue.ready
+        levels = [queues, *self._levels[entry.level + 1 :]]
+        ready = [
+            queue.ready
             for level in levels
-            for tenant_queue in sorted(level.values(), key=lambda tenant_queue: tenant_queue.clock_s)
+            for queue in sorted(level.values(), key=lambda queue: queue.clock_s)
         ]
-        candidates = itertools.islice(itertools.chain.from_iterable(queues), LOOK_BACK)
+        candidates = itertools.islice(itertools.chain.from_iterable(ready), LOOK_BACK)
         yield from (e for e in candidates if e is not entry and not e.is_over and e.model == entry.model)
 
 
