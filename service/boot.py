@@ -51,7 +51,7 @@ class Stores:
             await asyncio.to_thread(self.catalogue.close)
 
 
-def workers_of(settings: Settings) -> int:
+def worker_count(settings: Settings) -> int:
     """Return how many threads compute: as set, or one on a GPU, or one for each CPU of the quota."""
     return settings.workers or (usable_cpus() if settings.device == "cpu" else 1)
 
@@ -63,7 +63,7 @@ def load_model(name: str, settings: Settings) -> LoadedModel:
     if settings.bundle_ids and bundle.id not in settings.bundle_ids.split(","):
         raise UnexpectedBundle(f"bundle {name} has the id {bundle.id}, which is not among bundle_ids")
     precision = pick_precision(settings.precision, settings.device, bundle.manifest)
-    workers = workers_of(settings)
+    workers = worker_count(settings)
     no_words = why_no_words(settings.engine)
     if settings.device == "cpu":
         sessions = open_sessions(bundle, precision=precision, workers=workers, engine=settings.engine)
@@ -125,7 +125,7 @@ def build_scorer(settings: Settings, metrics: Metrics) -> Scorer:
         event("worker_error", logging.ERROR, kind=type(error).__name__)
 
     weights = settings.tenant_weights
-    workers = workers_of(settings)
+    workers = worker_count(settings)
     is_on_cpu = settings.device == "cpu"
     pool = WorkerPool(
         workers,

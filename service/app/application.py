@@ -56,33 +56,37 @@ def build_app(
     settings: Settings, versions: Versions, scorer: Scorer, metrics: Metrics, tracing: Tracing | None = None
 ) -> FastAPI:
     """Return the application; its workers run from start-up to shutdown."""
-    parts = _Parts(settings, versions, scorer, metrics, tracing)
-    app = _new_app(settings, parts.lifespan)
-    app.state.lifecycle, app.state.metrics, app.state.rollout = parts.lifecycle, metrics, parts.rollout
-    admin_routes = RolloutApi(settings, versions, parts.rollout).routes()
-    app.state.admin = build_admin(parts.lifecycle, metrics, routes=admin_routes)
+    components = _Components(settings, versions, scorer, metrics, tracing)
+    app = _new_app(settings, components.lifespan)
+    app.state.lifecycle, app.state.metrics, app.state.rollout = (
+        components.lifecycle,
+        metrics,
+        components.rollout,
+    )
+    admin_routes = RolloutApi(settings, versions, components.rollout).routes()
+    app.state.admin = build_admin(components.lifecycle, metrics, routes=admin_routes)
     versions.report_to(metrics)
     api = Api(
         settings,
         versions,
         scorer,
         metrics,
-        ranker=parts.ranker,
+        ranker=components.ranker,
         recorder=RequestRecorder(metrics, tracing),
-        comparer=parts.comparer,
-        lifecycle=parts.lifecycle,
+        comparer=components.comparer,
+        lifecycle=components.lifecycle,
     )
-    _add_own_routes(app, api, parts.products, parts.lifecycle)
-    _add_foreign_routes(app, api, InfoApi(settings, versions, parts.lifecycle))
+    _add_own_routes(app, api, components.products, components.lifecycle)
+    _add_foreign_routes(app, api, InfoApi(settings, versions, components.lifecycle))
     respond_error = _error_responder(metrics)
     _add_error_handlers(app, respond_error)
-    _add_middleware(app, settings, metrics, parts.keys, respond_error)
+    _add_middleware(app, settings, metrics, components.keys, respond_error)
     metrics.count_routes(route.path for route in (*app.routes, *app.state.admin.routes))
     app.openapi = with_schemas(app.openapi)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
     return app
 
 
-class _Parts:
+class _Components:
     """What lives as long as the application does, and how it starts and ends."""
 
     def __init__(

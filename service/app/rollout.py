@@ -49,7 +49,7 @@ class CandidateRequest(Struct, forbid_unknown_fields=True):
 
 
 class ServedModelStatus(Struct):
-    """A model that is served, and how it does beside the stable one if it is a newcomer."""
+    """A model that is served, and how it does beside the stable one if it is a candidate."""
 
     role: Role
     model: str

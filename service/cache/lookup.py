@@ -50,10 +50,10 @@ async def _look_up(store: SharedCache, claims: Claims) -> dict[int, float]:
 
 
 async def _compute(
-    compute: Compute, places: Sequence[int], claims: Claims, store: SharedCache | None
+    compute: Compute, positions: Sequence[int], claims: Claims, store: SharedCache | None
 ) -> Mapping[int, float]:
     """Compute pairs, hand them on, and have them stored."""
-    computed = await compute(places)
+    computed = await compute(positions)
     claims.resolve(computed, time.monotonic())
     if store is not None:
         store.put_many({claims.keys[index]: logit for index, logit in computed.items()})

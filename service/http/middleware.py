@@ -103,7 +103,13 @@ class RequestMiddleware:
             await self._app(scope, receive, send_with_id)
         except Exception as error:  # noqa: BLE001  the HTTP edge's broad catch: counted, and logged
             self._metrics.rejected.labels(Reason.INTERNAL.code).inc()
-            event("internal_error", logging.ERROR, id=context.id, kind=type(error).__name__, at=_place(error))
+            event(
+                "internal_error",
+                logging.ERROR,
+                id=context.id,
+                kind=type(error).__name__,
+                at=_raised_at(error),
+            )
             if status:  # too late to say so: end the connection, without the error's text in another log
                 raise ConnectionAbortedError("the answer was cut short") from None
             await error_response(Reason.INTERNAL, context.id)(scope, receive, send_with_id)
@@ -121,7 +127,7 @@ def _request_id(scope: Scope) -> str:
     return uuid.uuid4().hex
 
 
-def _place(error: Exception) -> str:
+def _raised_at(error: Exception) -> str:
     """Where an error was raised; its message may hold what a client sent."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
     return f"{frame.name}:{frame.lineno}"

@@ -114,9 +114,11 @@ class NativePairEncoder(PairEncoder):
             elif read.is_whole:
                 parts.append(read.rows)
             else:
-                others = iter(super().encode(query, [some[place] for place in read.unread]))
+                others = iter(super().encode(query, [some[position] for position in read.unread]))
                 unread = set(read.unread)
-                mixed = (next(others) if place in unread else row for place, row in enumerate(read.rows))
+                mixed = (
+                    next(others) if position in unread else row for position, row in enumerate(read.rows)
+                )
                 parts.append(Rows.of(mixed))
         return parts[0] if len(parts) == 1 else Rows.joined(parts)
 
@@ -156,7 +158,9 @@ class _TableRows:
     def __init__(self, rows: Rows, states: bytes) -> None:
         self.rows = rows
         self.is_whole = max(states, default=0) <= _CUT
-        self.unread = [] if self.is_whole else [place for place, state in enumerate(states) if state > _CUT]
+        self.unread = (
+            [] if self.is_whole else [position for position, state in enumerate(states) if state > _CUT]
+        )
 
 
 class _Table:
@@ -202,9 +206,9 @@ class _Table:
     def learn(self, tokens: TokensOf) -> None:
         """Keep those words with the ids that `tokens` says."""
         space = self._space()
-        for place in range(space.struct.unknown):
-            start = _WORD_BYTES * place
-            word = bytes(space.words[start : start + space.word_bytes[place]])
+        for position in range(space.struct.unknown):
+            start = _WORD_BYTES * position
+            word = bytes(space.words[start : start + space.word_bytes[position]])
             packed = tokens(word.decode())
             self._library.shelfrank_words_keep(
                 self._address, word, len(word), packed, len(packed) // TOKEN_BYTES

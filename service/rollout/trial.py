@@ -1,4 +1,4 @@
-"""PURE. Who is answered by a newcomer, how far two models agree on a list, and when a canary has to go.
+"""PURE. Who is answered by a candidate, how far two models agree on a list, and when a canary has to go.
 
 Knows scores, shares and counts; does not know time, threads, texts' meaning or what a model is.
 Invariant: one query always goes the same way, at any larger share too; what is remembered has a bound.
@@ -136,7 +136,7 @@ class AnswerWindow:
 
 @dataclass(slots=True)
 class Trial:
-    """How a newcomer does beside the stable model: what each answered, and the lists that both ranked."""
+    """How a candidate does beside the stable model: what each answered, and the lists that both ranked."""
 
     candidate: AnswerWindow = field(default_factory=AnswerWindow)
     stable: AnswerWindow = field(default_factory=AnswerWindow)

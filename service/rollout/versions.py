@@ -48,7 +48,7 @@ class Candidate:
 
 
 class Versions:
-    """The stable model, which answers those that name none, newcomers beside it, and others that are asked for by name.
+    """The stable model, which answers those that name none, candidates beside it, and others that are asked for by name.
 
     A canary answers a share of those that name none, a shadow nobody.
     """
@@ -99,7 +99,7 @@ class Versions:
         return any(version.facts.id == model.id and other != role for version, other in self._roles.items())
 
     def replace(self, stable: Version) -> None:
-        """Have another model answer; newcomers stay and are compared with this one from now on."""
+        """Have another model answer; candidates stay and are compared with this one from now on."""
         self.stable = stable
         self.candidates = {
             role: Candidate(candidate.version, candidate.share) for role, candidate in self.candidates.items()

@@ -90,18 +90,18 @@ class RankingJob:
             self.end()
         return lengths
 
-    def rows(self, places: Sequence[int]) -> Rows:
+    def rows(self, positions: Sequence[int]) -> Rows:
         """Return rows that are about to be computed."""
         with self._lock:
             self._times.begin()
-        return self._rows.take(places)
+        return self._rows.take(positions)
 
-    def deliver(self, places: Sequence[int], logits: NDArray[np.float32] | None) -> None:
+    def deliver(self, positions: Sequence[int], logits: NDArray[np.float32] | None) -> None:
         """Take the logits of some rows, or None if the engine failed; the last delivery ends the call."""
         with self._lock:
             if self._is_over:
                 return
-            chosen = list(places)
+            chosen = list(positions)
             if logits is not None:
                 self._logits[chosen] = logits
             self._causes[chosen] = Cause.SCORED if logits is not None else Cause.ENGINE

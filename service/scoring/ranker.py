@@ -62,15 +62,15 @@ class Ranker:
         if self._cache is None and not (self._catalogue is not None and _has_references(groups)):
             return await self._scorer.rank(model, cast("EncodableGroups", groups), terms, measured=measured)
         known = await self._resolve(model, groups, as_texts=measured)
-        places = [place for place, item in enumerate(known) if item is not None]
+        positions = [position for position, item in enumerate(known) if item is not None]
         if self._cache is None or measured:
-            found = await self._compute(model, groups, known, places, terms, measured=measured)
+            found = await self._compute(model, groups, known, positions, terms, measured=measured)
             return (
                 found
-                if len(places) == len(known)
-                else _merged(model, len(known), {}, [(places, found)], known)
+                if len(positions) == len(known)
+                else _merged(model, len(known), {}, [(positions, found)], known)
             )
-        return await self._with_cache(self._cache, model, groups, known, places, terms)
+        return await self._with_cache(self._cache, model, groups, known, positions, terms)
 
     async def _with_cache(  # noqa: PLR0913, PLR0917  what a list is made of
         self,
@@ -78,13 +78,13 @@ class Ranker:
         model: LoadedModel,
         groups: RequestedGroups,
         known: Sequence[ResolvedProduct | None],
-        places: Sequence[int],
+        positions: Sequence[int],
         terms: Terms,
     ) -> Ranking:
         parts: list[tuple[Sequence[int], Ranking]] = []
 
         async def compute(chosen: Sequence[int]) -> Mapping[int, float]:
-            of = [places[index] for index in chosen]
+            of = [positions[index] for index in chosen]
             part = await self._compute(model, groups, known, of, terms)
             parts.append((of, part))
             rows = len(part.lengths)
@@ -95,7 +95,7 @@ class Ranker:
             if not part.unscored.total:
                 return dict(zip(chosen, logits, strict=True))
             computed = np.flatnonzero(part.causes == Cause.SCORED).tolist()
-            return {chosen[place]: logits[place] for place in computed}
+            return {chosen[position]: logits[position] for position in computed}
 
         keys = _keys(model, groups, known)
         due = replace(terms, deadline_s=terms.deadline_s - RESPOND_S)
@@ -103,7 +103,7 @@ class Ranker:
         if len(parts) == 1 and len(parts[0][0]) == len(known):
             return parts[0][1]
         return _merged(
-            model, len(known), {places[index]: logit for index, logit in logits.items()}, parts, known
+            model, len(known), {positions[index]: logit for index, logit in logits.items()}, parts, known
         )
 
     async def _compute(  # noqa: PLR0913  as above
@@ -111,22 +111,22 @@ class Ranker:
         model: LoadedModel,
         groups: RequestedGroups,
         known: Sequence[ResolvedProduct | None],
-        places: Sequence[int],
+        positions: Sequence[int],
         terms: Terms,
         *,
         measured: bool = False,
     ) -> Ranking:
         """Have the products at some places scored, which are in order."""
-        if len(places) == len(known) and len(groups) == 1:
+        if len(positions) == len(known) and len(groups) == 1:
             products = [item.product for item in known if item is not None]
             return await self._scorer.rank(model, [(groups[0][0], products)], terms, measured=measured)
-        chosen = set(places)
+        chosen = set(positions)
         wanted: EncodableGroups = []
         start = 0
         for query, asked in groups:
             of = range(start, start + len(asked))
             wanted.append(
-                (query, [item.product for place in of if place in chosen and (item := known[place])])
+                (query, [item.product for position in of if position in chosen and (item := known[position])])
             )
             start += len(asked)
         return await self._scorer.rank(model, wanted, terms, measured=measured)
@@ -218,13 +218,13 @@ def _look_up(
         stored = catalogue.lookup(ids, model.encoder.text_key)
     known: list[ResolvedProduct | None] = []
     for reference, found in zip(references, stored, strict=True):
-        own = reference.product
-        if own is None:
+        given = reference.product
+        if given is None:
             known.append(found)
         elif found is None:
-            known.append(ResolvedProduct(own, product_digest(own)))
+            known.append(ResolvedProduct(given, product_digest(given)))
         else:
-            known.append(found.with_overrides(own))
+            known.append(found.with_overrides(given))
     return known
 
 
@@ -238,19 +238,21 @@ def _merged(
     """Put together what came from several places, in the order of the request."""
     logits = np.full(products, np.nan, np.float32)
     causes = np.full(products, Cause.DEADLINE, np.int8)
-    causes[[place for place, item in enumerate(known) if item is None]] = Cause.UNKNOWN_ID
-    for places, part in parts:
-        logits[list(places)] = part.logits
-        causes[list(places)] = part.causes
+    causes[[position for position, item in enumerate(known) if item is None]] = Cause.UNKNOWN_ID
+    for positions, part in parts:
+        logits[list(positions)] = part.logits
+        causes[list(positions)] = part.causes
     logits[list(cached)] = list(cached.values())
     causes[list(cached)] = Cause.SCORED
     ranked, unscored = rank_products(logits, causes, model.bundle.manifest)
     rankings = [part for _, part in parts]
     computed = {
-        place for places, part in parts for place in np.array(places)[part.causes == Cause.SCORED].tolist()
+        position
+        for positions, part in parts
+        for position in np.array(positions)[part.causes == Cause.SCORED].tolist()
     }
     cached_tokens, cached_cut = unpack_usage(
-        [logit for place, logit in cached.items() if place not in computed]
+        [logit for position, logit in cached.items() if position not in computed]
     )
     return Ranking(
         products=ranked,

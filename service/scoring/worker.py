@@ -203,15 +203,15 @@ class WorkerPool:
         """Compute a run, hand each request its logits, and learn what the run cost."""
         model = run.model
         assert isinstance(model, LoadedModel), "every entry is of a model"
-        parts = [entry.owner.rows(places) for entry, places in run.parts]
+        parts = [entry.owner.rows(positions) for entry, positions in run.parts]
         rows = parts[0] if len(parts) == 1 else Rows.joined(parts)
         began_s = time.monotonic()
         logits = model.compute(rows, run.length, worker)
         ended_s = time.monotonic()
         start = 0
-        for entry, places in run.parts:
-            entry.owner.deliver(places, logits[start : start + len(places)])
-            start += len(places)
+        for entry, positions in run.parts:
+            entry.owner.deliver(positions, logits[start : start + len(positions)])
+            start += len(positions)
         with self._changed:
             self._scheduler.done(run)
             model.costs.observe(run.length * run.rows, run.rows, ended_s - began_s)
@@ -226,8 +226,8 @@ class WorkerPool:
                     self._first.extend(self._scheduler.split_failed(task))
                     self._changed.notify_all()
                     return
-            for entry, places in task.parts:
-                entry.owner.deliver(places, None)
+            for entry, positions in task.parts:
+                entry.owner.deliver(positions, None)
         elif isinstance(task, Tokenize):
             with self._changed:
                 self._scheduler.tokenization_failed(task.entry)

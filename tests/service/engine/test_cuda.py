@@ -307,7 +307,7 @@ def test_parts_of_a_graph_that_fell_back_are_named(name: Path) -> None:
 @pytest.mark.usefixtures("as_gpu")
 def test_a_graph_in_parts_is_refused(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A session that is on the device, but not with all of its graph, does not serve."""
-    monkeypatch.setattr(cuda, "strays", lambda *_: ["MatMul (CPUExecutionProvider)"])
+    monkeypatch.setattr(cuda, "nodes_elsewhere", lambda *_: ["MatMul (CPUExecutionProvider)"])
 
     with pytest.raises(EngineError, match="parts of the graph fell back: MatMul"):
         _opened(read_bundle(tiny_bundle, "tiny"), "cuda")
