@@ -89,7 +89,7 @@ def running(bundle: Bundle, session: Session, workers: int) -> Iterator[Callable
         work = _List(rows, model.padded_lengths(rows.lengths))
         deadline_s = time.monotonic() + _PATIENCE_S
         began_s = time.perf_counter()
-        pool.submit(Entry(work, model, 0, _TENANT, deadline_s, _FIRST_COST_S, model.costs.seconds))
+        pool.submit(QueueEntry(work, model, 0, _TENANT, deadline_s, _FIRST_COST_S, model.costs.seconds))
         if not work.done.wait(_PATIENCE_S) or work.left:
             raise RuntimeError("the engine did not compute the list") from next(iter(failures), None)
         return time.perf_counter() - began_s
