@@ -16,7 +16,7 @@ pa = pytest.importorskip("pyarrow", reason="the training environment is not inst
 pq = pytest.importorskip("pyarrow.parquet", reason="the training environment is not installed")
 
 from bundle import PairEncoder, Product, read_bundle  # noqa: E402
-from bundle.verify import score_rows  # noqa: E402
+from bundle.verify import scores_of  # noqa: E402
 from tests.service.support import serving  # noqa: E402
 from training.__main__ import main  # noqa: E402
 from training.data import synthetic  # noqa: E402
@@ -215,7 +215,7 @@ def test_the_service_answers_with_the_scores_of_the_graph(run_folder: Path) -> N
         QUERY, [Product(text=title) for title in TITLES]
     )
     session = OrtSession(bundle.files[manifest.graph(manifest.default_precision).file])
-    wanted = score_rows(session, rows, manifest)
+    wanted = scores_of(session, rows, manifest)
     body = json.dumps({"query": QUERY, "documents": TITLES}).encode()
 
     with serving(run_folder / "bundle") as process:

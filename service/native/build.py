@@ -44,10 +44,10 @@ class Library:
         platform = (
             sysconfig.get_platform(),
             str(sysconfig.get_config_var("MULTIARCH")),
-        )  # the latter tells libc
-        told = b"".join(source.read_bytes() for source in sources)
-        told += " ".join((*FLAGS, *self.flags, *platform)).encode()
-        return BUILT / f"{self.name}-{hashlib.sha256(told).hexdigest()[:12]}.so"
+        )  # the latter names the C library
+        content = b"".join(source.read_bytes() for source in sources)
+        content += " ".join((*FLAGS, *self.flags, *platform)).encode()
+        return BUILT / f"{self.name}-{hashlib.sha256(content).hexdigest()[:12]}.so"
 
     @property
     def is_for_this_processor(self) -> bool:
@@ -111,7 +111,7 @@ def build(library: Library, compiler: str = "cc", *, folder: Path | None = None)
     made = path.with_suffix(f".{time.time_ns()}")  # two may build at once
     source = str(FOLDER / f"{library.name}.c")
     try:
-        subprocess.run(  # noqa: S603  the compiler that whoever builds has named
+        subprocess.run(  # noqa: S603  the compiler that was named on the command line
             [*shlex.split(compiler), *FLAGS, *library.flags, source, "-lm", "-o", str(made)],
             check=True,
             capture_output=True,
