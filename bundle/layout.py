@@ -15,7 +15,7 @@ NORMS: Final = ("attention_norm", "output_norm")
 Positive = Annotated[int, Field(gt=0)]
 
 
-class Place(BaseModel):
+class TensorLocation(BaseModel):
     """One tensor: raw little-endian values in row-major order, `offset` bytes from the start of the file."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
@@ -47,7 +47,7 @@ class EncoderLayout(BaseModel):
     activation: Literal["gelu", "relu"]
     pooled: Literal["tanh", "relu"]
     epsilon: Annotated[float, Field(gt=0)]
-    tensors: dict[str, Place]
+    tensors: dict[str, TensorLocation]
 
     @property
     def hidden(self) -> int:

@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import Final
 
 from bundle.errors import (
     AlreadyExists,
@@ -39,6 +40,9 @@ from bundle.manifest import (
     parse_manifest,
 )
 
+SHIPPED: Final = (
+    Path(__file__).parent / "models"
+)  # bundles of the installed package; a clone has them in models/
 _READ = os.O_RDONLY | os.O_CLOEXEC
 _KUBERNETES = "..data"  # in a mounted volume: a link to the folder of now, which is replaced as a whole
 _NAMED = 3  # files in a message

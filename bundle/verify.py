@@ -110,7 +110,7 @@ def verify_bundle(
     return session
 
 
-def score_rows(session: Session, rows: Sequence[Row], manifest: Manifest) -> NDArray[np.float64]:
+def scores_of(session: Session, rows: Sequence[Row], manifest: Manifest) -> NDArray[np.float64]:
     """Return the relevance score of each row, float64 [n], computed one row at a time at its own shape."""
     logits = logits_of(session, rows, manifest.text)
     return relevance(class_probabilities(logits, manifest.calibration), manifest.labels)
@@ -234,7 +234,7 @@ def _check_golden(
         if row.ids != recorded.ids:
             raise GoldenMismatch(f"golden row {number} gives other token ids than recorded")
     try:
-        scores = score_rows(session, rows, manifest)
+        scores = scores_of(session, rows, manifest)
     except Exception as error:  # a runtime may raise anything
         raise GoldenMismatch(f"the golden rows cannot be scored: {type(error).__name__}") from error
     drift = np.abs(scores - [row.score for row in golden])

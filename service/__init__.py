@@ -42,7 +42,7 @@ def create_app(settings: "Settings | None" = None) -> "FastAPI":
         [Version(load_model(name, settings), name) for name in settings.other_bundles],
         settings.aliases,
     )
-    if any(versions.named(model) is None for model in settings.aliases.values()):
+    if any(versions.by_name(model) is None for model in settings.aliases.values()):
         raise SettingsError("model_aliases: expected name=model,... of models that are served")
     tracing = open_tracing(settings, API_VERSION)
     return build_app(settings, versions, build_scorer(settings, metrics), metrics, tracing)

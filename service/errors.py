@@ -6,13 +6,16 @@ we do not know in one place: where a setting has unknown keys refused.
 
     Exception
     ├── Refused        a request was refused; `reason` names a row of the table below
-    ├── ClientGone     the client hung up, so there is nobody to answer
+    ├── ClientDisconnected the client hung up, so there is nobody to answer
     ├── EngineError    the runtime cannot serve this bundle as asked; stops the boot
     ├── CatalogueError the catalogue of products cannot be opened; stops the boot
     └── KeyFileError   the file of API keys makes no sense; stops the boot, later it is left aside
 """
 
 from enum import Enum
+
+Location = tuple[str | int, ...]
+"""Where in a body a fault is: names of fields and indices."""
 
 
 class Reason(Enum):
@@ -41,7 +44,7 @@ class Reason(Enum):
         404,
         "This model is not served here; leave model out or see GET /v1/models.",
     )
-    NO_NEWCOMER = "no_newcomer", 404, "There is no model in this role."
+    NO_CANDIDATE = "no_newcomer", 404, "There is no model in this role."
     PRODUCT_NOT_FOUND = "product_not_found", 404, "There is no product of this id in the catalogue."
     CATALOGUE_OFF = "catalogue_off", 404, "This server keeps no catalogue of products."
     METHOD_NOT_ALLOWED = "method_not_allowed", 405, "This path does not take this method."
@@ -98,19 +101,19 @@ class Reason(Enum):
 class Refused(Exception):
     """A request that is not served; `loc` says where in the body the fault is."""
 
-    def __init__(self, reason: Reason, loc: tuple[str | int, ...] = ()) -> None:
+    def __init__(self, reason: Reason, loc: Location = ()) -> None:
         super().__init__(reason.code)
         self.reason = reason
         self.loc = loc
 
 
-def said(reason: Reason, loc: tuple[str | int, ...]) -> str:
+def error_message(reason: Reason, loc: Location) -> str:
     """Return a reason's message, and where in the request the fault is."""
     place = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in loc)
     return f"{reason.message} (at {place.lstrip('.')})" if place else reason.message
 
 
-class ClientGone(Exception):
+class ClientDisconnected(Exception):
     """The client hung up before it was answered."""
 
 

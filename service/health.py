@@ -1,6 +1,6 @@
 """`python -m service.health [PID]`: asks the service that runs as process PID, or as process 1, whether it is ready.
 
-Knows where Linux keeps what a process was told; does not know what ready means.
+Knows where Linux keeps arguments and environment of a process; does not know what ready means.
 Invariant: it asks where the service listens, whether a flag, a variable or the default says so.
 Exit codes: 0 if it is ready, 1 if it is not or cannot be asked.
 """
@@ -20,11 +20,11 @@ _MODULE: Final = ["-m", "service"]
 
 def settings_of(process: Path) -> Settings:
     """Return the settings of a process by its folder under /proc; an init that started it has the same arguments."""
-    told = [part.decode() for part in (process / "cmdline").read_bytes().split(b"\0")[:-1]]
-    starts = (place + 2 for place in range(len(told)) if told[place : place + 2] == _MODULE)
+    arguments = [part.decode() for part in (process / "cmdline").read_bytes().split(b"\0")[:-1]]
+    starts = (place + 2 for place in range(len(arguments)) if arguments[place : place + 2] == _MODULE)
     variables = (part.decode() for part in (process / "environ").read_bytes().split(b"\0") if b"=" in part)
     values = {name: value for name, _, value in (each.partition("=") for each in variables)}
-    return load_settings(told[next(starts, len(told)) :], values)
+    return load_settings(arguments[next(starts, len(arguments)) :], values)
 
 
 def main(arguments: Sequence[str]) -> int:

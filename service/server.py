@@ -23,11 +23,11 @@ from starlette.types import ASGIApp
 from bundle import BundleError
 from service import create_app
 from service.errors import CatalogueError, EngineError, KeyFileError
-from service.http.protocol import GuardedProtocol, guarded
-from service.http.room import Room
-from service.process.descriptors import ADMIN_CONNECTIONS, most_connections
+from service.http.connections import ConnectionLimiter
+from service.http.protocol import GuardedProtocol, protocol_class
+from service.process.descriptors import ADMIN_CONNECTIONS, max_connections
 from service.process.lifecycle import DrainingServer, Lifecycle, State, url_of
-from service.process.prelude import leaving_at_once
+from service.process.startup import exit_on_signal
 from service.settings import Settings, SettingsError
 from service.telemetry.logs import event
 from service.telemetry.metrics import Metrics
@@ -47,7 +47,7 @@ class SideServer(uvicorn.Server):
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Take the address now, so that one in use is known at once; nobody is accepted before the start is over."""
+    """Take the address now, so that one in use is known at once; connections are accepted only after the start."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind, protocol)
@@ -78,7 +78,7 @@ def refuse_to_start(why: object) -> int:
 def serve(settings: Settings, public: socket.socket, admin: socket.socket) -> int:
     """Load the bundle and serve it; return the exit code."""
     try:
-        with leaving_at_once():
+        with exit_on_signal():
             app = create_app(settings)
     except BundleError as error:
         return refuse_to_start(f"bundle refused ({error.code}): {error}")
@@ -102,16 +102,21 @@ def serve_app(app: FastAPI, settings: Settings, public: socket.socket, admin: so
     metrics: Metrics = app.state.metrics
     lifecycle: Lifecycle = app.state.lifecycle
 
-    def is_leaving() -> bool:
+    def is_draining() -> bool:
         return lifecycle.state is State.DRAINING
 
-    public_room, admin_room = Room(most_connections(), metrics), Room(ADMIN_CONNECTIONS, metrics)
-    config = server_config(app, settings, guarded(settings, metrics, is_leaving, public_room), lifespan=True)
+    public_connections, admin_connections = (
+        ConnectionLimiter(max_connections(), metrics),
+        ConnectionLimiter(ADMIN_CONNECTIONS, metrics),
+    )
+    config = server_config(
+        app, settings, protocol_class(settings, metrics, is_draining, public_connections), lifespan=True
+    )
     server = DrainingServer(config, lifecycle, settings.drain_delay_s, admin_url=url_of(admin))
-    beside = guarded(settings, metrics, is_leaving, admin_room)
+    beside = protocol_class(settings, metrics, is_draining, admin_connections)
     side = SideServer(server_config(app.state.admin, settings, beside, lifespan=False))
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-        runner.run(_serve_both(server, public, side, admin, app.state.rollout.want_reload))
+        runner.run(_serve_both(server, public, side, admin, app.state.rollout.request_reload))
         if lifecycle.exit_code:
             event("left", logging.ERROR, code=lifecycle.exit_code)
             logging.shutdown()
@@ -147,7 +152,7 @@ async def _serve_both(
     admin: socket.socket,
     on_hangup: Callable[[], None],
 ) -> None:
-    """Serve until the first server has drained; until then the second one tells how it goes."""
+    """Serve until the first server has drained; until then the second one serves metrics and health."""
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, on_hangup)
     beside = asyncio.create_task(side.serve(sockets=[admin]))
     try:

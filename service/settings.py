@@ -61,7 +61,11 @@ class Settings(BaseModel):
         "Web origins, with commas between, whose pages may call; empty allows none and * all.",
         pattern=ORIGINS,
     )
-    models_root: Path = _setting(Path("models"), "path", "Directory that holds the bundles.")
+    models_root: Path = _setting(
+        Path("models"),
+        "path",
+        "Directory that holds the bundles; one that is not in `models` is taken from what the installed package brings, unless this is set.",
+    )
     bundle: str = _setting("default", "name", "Name of the bundle that answers requests which name no model.")
     bundles: str = _setting(
         "", "name,...", "Names of more bundles to serve, for requests that name them in `model`."

@@ -12,7 +12,7 @@ MOST_STEPS = 60
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 
 
-@pytest.mark.parametrize("package", ["bundle", "service", "training"])
+@pytest.mark.parametrize("package", ["bundle", "service", "shelfrank", "training"])
 def test_architecture_names_every_module(package: str) -> None:
     """Who adds or removes a module says so in docs/architecture.md."""
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")

@@ -1,5 +1,6 @@
 """From nothing to answers: every training stage of the tiny recipe, then the service on its bundle."""
 
+import csv
 import json
 import re
 import shutil
@@ -15,7 +16,7 @@ pa = pytest.importorskip("pyarrow", reason="the training environment is not inst
 pq = pytest.importorskip("pyarrow.parquet", reason="the training environment is not installed")
 
 from bundle import PairEncoder, Product, read_bundle  # noqa: E402
-from bundle.verify import score_rows  # noqa: E402
+from bundle.verify import scores_of  # noqa: E402
 from tests.service.support import serving  # noqa: E402
 from training.__main__ import main  # noqa: E402
 from training.data import synthetic  # noqa: E402
@@ -169,6 +170,33 @@ def test_the_published_esci_files_go_through_every_stage(tmp_path: Path) -> None
     assert {row.dataset for row in bundle.manifest.quality.rows} == {"esci validation", "esci test"}
 
 
+def test_a_table_of_judgments_becomes_a_bundle(tmp_path: Path) -> None:
+    """The shop's recipe, its body swapped for a tiny fresh one, needs no teacher from table to bundle, and its card says so."""
+    rows = synthetic.judged_pairs(3, 40)
+    with open(tmp_path / "judgments.csv", "w", encoding="utf-8", newline="") as file:
+        table = csv.DictWriter(file, ["query", "product_id", "title", "label"], extrasaction="ignore")
+        table.writeheader()
+        table.writerows(rows)
+    overrides = [
+        f"data.sources=[{{kind='table', name='shop', path='{tmp_path / 'judgments.csv'}'}}]",
+        f"run.dir={tmp_path / 'run'}",
+        "distil.model=''",
+        "distil.fresh={hidden=32, layers=1, heads=2, vocabulary=300}",
+        "evaluate.resamples=100",
+        "distil.epochs=1",
+        *NO_GATE,
+    ]
+    words = [word for value in overrides for word in ("--set", value)]
+
+    assert main(["all", "--recipe", str(TINY.with_name("shop.toml")), *words]) == 0
+
+    bundle = read_bundle(tmp_path / "run" / "bundle", "shop")
+    told = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert {"augment", "teacher", "label"}.isdisjoint(told["stages"])
+    assert told["stages"]["calibrate"]["metrics"]["split"] == "validation"
+    assert "human labels alone, without a teacher" in bundle.files["card.md"].decode()
+
+
 def test_the_bundle_tells_where_it_comes_from(run_folder: Path) -> None:
     """The manifest names the recipe's hash and the gates that the int8 graph passed, and the card has a table."""
     bundle = read_bundle(run_folder / "bundle", "tiny")
@@ -187,7 +215,7 @@ def test_the_service_answers_with_the_scores_of_the_graph(run_folder: Path) -> N
         QUERY, [Product(text=title) for title in TITLES]
     )
     session = OrtSession(bundle.files[manifest.graph(manifest.default_precision).file])
-    wanted = score_rows(session, rows, manifest)
+    wanted = scores_of(session, rows, manifest)
     body = json.dumps({"query": QUERY, "documents": TITLES}).encode()
 
     with serving(run_folder / "bundle") as process:

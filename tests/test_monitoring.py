@@ -14,10 +14,9 @@ import pytest
 import yaml
 
 from bundle import Bundle
-from service.engine.model import ServedModel
 from service.scoring.ranker import Ranker
 from service.telemetry.drift import Drift
-from service.telemetry.meters import NEWCOMERS
+from service.telemetry.meters import CANDIDATE_ROLES
 from service.telemetry.metrics import Metrics
 from service.telemetry.served import Served
 from tests.service.support import FakeSession, fake_app
@@ -53,12 +52,13 @@ ADDED = {"instance", "job"}  # labels that Prometheus puts on everything
 def samples() -> dict[str, list[dict[str, str]]]:
     """Every series of a service that has all there can be: name -> its label sets."""
     metrics, files = Metrics(), tiny_files()
-    model = ServedModel(Bundle(manifest(), files, "0" * 12), "fp32", "cpu", [])
-    drift = Drift(model.bundle.manifest, window=1)
+    bundle = Bundle(manifest(), files, "0" * 12)
+    drift = Drift(bundle.manifest, window=1)
     drift.add(np.zeros(1, np.float32), rows=1, truncated=0, tokens=9, unknown=0)
-    metrics.served.show([Served("stable", model, drift)])
-    for role in NEWCOMERS:
-        metrics.rollout.agree(role, overlap_at_10=1.0, kendall_tau=1.0, score_difference=0.0)
+    metrics.count_routes(["/v1/rerank"])
+    metrics.served.show([Served("stable", bundle, "fp32", "cpu", drift)])
+    for role in CANDIDATE_ROLES:
+        metrics.rollout.set_agreement(role, overlap_at_10=1.0, kendall_tau=1.0, score_difference=0.0)
     found: dict[str, list[dict[str, str]]] = {}
     for family in metrics.registry.collect():
         found.setdefault(family.name, [])

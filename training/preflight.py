@@ -97,13 +97,15 @@ def check_stage(recipe: Recipe, stage: str, weights: Mapping[str, str]) -> None:
 
 def _named(recipe: Recipe, stage: str) -> Iterator[tuple[str, str, str, Check]]:
     """Yield key, model, GGUF file and check of every model that a stage reads."""
-    if stage == "teacher" and recipe.teacher.model:
+    if stage == "teacher" and recipe.teacher is not None and recipe.teacher.model:
         yield "teacher.model", recipe.teacher.model, recipe.teacher.gguf_file, partial(_teacher, recipe)
     if stage == "judge" and recipe.judge is not None:
         yield "judge.model", recipe.judge.model, recipe.judge.gguf_file, partial(_judge, recipe.judge)
     if stage == "distil" and recipe.distil.model:
         yield "distil.model", recipe.distil.model, "", partial(_student, recipe)
-    encoders = {"augment": recipe.augment.biencoder, "evaluate": recipe.evaluate.biencoder}
+    encoders = {"evaluate": recipe.evaluate.biencoder}
+    if recipe.augment is not None:
+        encoders["augment"] = recipe.augment.biencoder
     if encoders.get(stage):
         yield f"{stage}.biencoder", encoders[stage], "", _biencoder
     if stage in ("blend", "panel") and recipe.blend is not None:

@@ -28,6 +28,9 @@ from training.sections.teacher import BlendRecipe, JudgeRecipe, LabelRecipe, Pan
 T = TypeVar("T", bound=Section)
 
 
+TAUGHT = ("augment", "judge", "label", "blend", "panel")  # sections that mean nothing without [teacher]
+
+
 class RunRecipe(Section):
     """Name, seed and output folder of a run."""
 
@@ -35,7 +38,9 @@ class RunRecipe(Section):
     version: str = "0.1.0"
     seed: int = Field(0, ge=0)
     dir: str
-    threads: int = Field(0, ge=0, description="torch threads; 0 leaves torch's own choice")
+    threads: int = Field(
+        0, ge=0, description="torch threads; 0 takes the CPUs that are free at the start of a stage"
+    )
     shares: str = Field(
         "", description="folder of another run, whose stages are taken where they are just those wanted"
     )
@@ -47,10 +52,10 @@ class Recipe(Section):
     run: RunRecipe
     text: TextRecipe
     data: DataRecipe
-    augment: AugmentRecipe = AugmentRecipe()
+    augment: AugmentRecipe | None = None
     judge: JudgeRecipe | None = None
-    teacher: TeacherRecipe
-    label: LabelRecipe = LabelRecipe()
+    teacher: TeacherRecipe | None = None
+    label: LabelRecipe | None = None
     blend: BlendRecipe | None = None
     panel: PanelRecipe | None = None
     distil: DistilRecipe
@@ -63,6 +68,24 @@ class Recipe(Section):
     def sha256(self) -> str:
         """Return the hash of the whole recipe as parsed."""
         return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _around_a_teacher(cls, raw: Any) -> Any:
+        """Give the stages before and after a teacher their defaults where there is one, and only there."""
+        return {"augment": {}, "label": {}} | raw if "teacher" in raw else raw
+
+    @model_validator(mode="after")
+    def _teaches(self) -> Self:
+        if self.teacher is not None:
+            return self
+        if self.distil.learn_from == "teacher":
+            raise ValueError(
+                "no [teacher] section: add one, or learn from the judgments with distil.learn_from = 'labels'"
+            )
+        if idle := [name for name in TAUGHT if getattr(self, name) is not None]:
+            raise ValueError(f"[{idle[0]}] is for a teacher, and there is no [teacher] section: take it away")
+        return self
 
     @model_validator(mode="after")
     def _members(self) -> Self:
@@ -80,11 +103,13 @@ class Recipe(Section):
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read a TOML recipe and apply `section.key=value` overrides; RecipeError names what is wrong.
 
-    A recipe may begin with `extends = "other.toml"`, a path beside its own: it then says only what differs.
+    A recipe may begin with `extends = "other.toml"`, a path beside its own: it then says only what differs, and
+    `false` in the place of a section or table takes away the other's.
     """
     raw = _extended(path)
     for override in overrides:
         _set(raw, override)
+    raw = {name: section for name, section in raw.items() if section is not False}
     return _validated(path, raw, Recipe)
 
 
@@ -118,15 +143,16 @@ def _extended(path: Path, below: tuple[Path, ...] = ()) -> dict[str, Any]:
 
 
 def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """Lay one table over another; tables are merged, anything else is replaced.
+    """Lay one table over another; tables are merged or, by `false`, taken away, anything else is replaced.
 
-    >>> _merged({"a": {"b": 1, "c": 2}, "d": [1]}, {"a": {"b": 3}, "d": [2]})
+    >>> _merged({"a": {"b": 1, "c": 2}, "d": [1], "e": {}}, {"a": {"b": 3}, "d": [2], "e": False})
     {'a': {'b': 3, 'c': 2}, 'd': [2]}
     """
     both = {
         key: _merged(base[key], value) for key, value in changes.items() if _is_table(value, base.get(key))
     }
-    return base | changes | both
+    gone = {key for key, value in changes.items() if value is False and _is_table(base.get(key))}
+    return {key: value for key, value in (base | changes | both).items() if key not in gone}
 
 
 def _is_table(*values: Any) -> bool:
@@ -156,4 +182,7 @@ def _set(raw: dict[str, Any], override: str) -> None:
         node = node.setdefault(part, {})
         if not isinstance(node, dict):
             raise RecipeError(f"override {override!r}: {part} is not a section")
-    node[parts[-1]] = parsed
+    if parsed is False and _is_table(node.get(parts[-1])):
+        del node[parts[-1]]
+    else:
+        node[parts[-1]] = parsed

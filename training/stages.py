@@ -22,6 +22,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from training.cpus import threads_for
 from training.errors import StageError
 from training.folders import digests, file_sha256, key_of, part_of, read_json, swap, whole
 from training.provenance import commit, libraries
@@ -223,8 +224,11 @@ def carried_out(stage: str, context: Context, target: Path) -> Iterator[tuple[di
     try:
         started = time.monotonic()
         runner: Callable[[Context], Metrics] = import_module(STAGES[stage][0]).run
-        if context.recipe.run.threads and (torch := sys.modules.get("torch")) is not None:
-            torch.set_num_threads(context.recipe.run.threads)
+        if (torch := sys.modules.get("torch")) is not None:
+            threads, said_of_them = threads_for(context.recipe.run.threads)
+            torch.set_num_threads(threads)
+            if said_of_them:
+                print(f"{stage}: {said_of_them}", file=sys.stderr)
         metrics = dict(runner(context))
         yield metrics, round(time.monotonic() - started, 3)
         if context.run.follows:

@@ -34,7 +34,7 @@ from benchmarks.shared.target import describe_commit, describe_machine, describe
 from bundle import Bundle
 from bundle.rows import Rows, padded_length
 from bundle.verify import Session
-from service.engine.sessions import OrtSession, why_not_native
+from service.engine.sessions import CpuSession, why_not_native
 from service.native.session import NativeSession
 from service.process.cpus import usable_cpus
 
@@ -195,7 +195,7 @@ def open_graphs(bundles: Sequence[str], shapes: Sequence[str], options: argparse
             model = int8_graph(shape, bundle.manifest.text, rows[0])
             layout = encoder_layout(model)
             native = not why_not_native(engine, layout)
-            opened = NativeSession(layout, model) if native else OrtSession(model)
+            opened = NativeSession(layout, model) if native else CpuSession(model)
             graphs.append(Graph("random weights", shape, model, bundle, opened, rows))
     return graphs
 
@@ -217,7 +217,7 @@ def describe_products(graph: Graph, spent: Sequence[operators.Spent], peak: floa
 
 def profile(graph: Graph) -> list[operators.Spent]:
     """Say where the time of a graph goes, on the runs that all workers together would make."""
-    recorder = Recorder(OrtSession(graph.model), [])
+    recorder = Recorder(CpuSession(graph.model), [])
     with running(graph.bundle, recorder, usable_cpus()) as seconds:
         for rows in graph.lists:
             seconds(rows)

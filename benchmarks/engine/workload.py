@@ -24,10 +24,10 @@ from benchmarks.shared.target import REPOSITORY
 from bundle import Bundle, PairEncoder, Product, read_bundle
 from bundle.rows import Rows
 from bundle.verify import Session
-from service.engine.model import ServedModel
-from service.engine.sessions import Engine, OrtSession, open_sessions
-from service.process.cpus import own_cpus
-from service.scoring.entry import Entry
+from service.engine.model import LoadedModel
+from service.engine.sessions import CpuSession, Engine, open_sessions
+from service.process.cpus import cpus_to_pin
+from service.scoring.queue_entry import QueueEntry
 from service.scoring.worker import WorkerPool
 
 MODELS: Final = REPOSITORY / "models"
@@ -64,7 +64,7 @@ def read_shape(graph: bytes) -> Shape:
 class Recorder:
     """A session that keeps the feeds it has seen."""
 
-    inner: OrtSession
+    inner: CpuSession
     seen: list[Feeds]
 
     def run(self, feeds: Feeds, /) -> NDArray[np.float32]:
@@ -79,17 +79,17 @@ def running(bundle: Bundle, session: Session, workers: int) -> Iterator[Callable
 
     That is from handing the list over to its last logit, one list at a time. The bundle tells how long rows may be.
     """
-    model = ServedModel(bundle, "int8", "cpu", [session] * workers)
+    model = LoadedModel(bundle, "int8", "cpu", [session] * workers)
     failures: list[Exception] = []
     pool = WorkerPool(
-        workers, {_TENANT: 1.0}, on_drop=lambda: None, on_error=failures.append, cpus=own_cpus(workers)
+        workers, {_TENANT: 1.0}, on_drop=lambda: None, on_error=failures.append, cpus=cpus_to_pin(workers)
     )
 
     def seconds(rows: Rows) -> float:
-        work = _List(rows, model.lengths_of(rows.lengths))
+        work = _List(rows, model.padded_lengths(rows.lengths))
         deadline_s = time.monotonic() + _PATIENCE_S
         began_s = time.perf_counter()
-        pool.submit(Entry(work, model, 0, _TENANT, deadline_s, _FIRST_COST_S, model.costs.seconds))
+        pool.submit(QueueEntry(work, model, 0, _TENANT, deadline_s, _FIRST_COST_S, model.costs.seconds))
         if not work.done.wait(_PATIENCE_S) or work.left:
             raise RuntimeError("the engine did not compute the list") from next(iter(failures), None)
         return time.perf_counter() - began_s

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from service.domain.query import Document, Identifier, Query
-from service.domain.ranking import Place, Places, Ranking, decimal
+from service.domain.ranking import RankedProduct, Ranking, decimal
 
 Score = Annotated[Raw, Meta(extra_json_schema={"type": "number", "minimum": 0.0, "maximum": 1.0})]
 
@@ -84,17 +84,15 @@ def encode_answer(  # noqa: PLR0913, PLR0917  each is one field of the answer
 ) -> bytes:
     """Return the answer's JSON; times are in seconds.
 
-    Whoever names a model may be a client of another API: the answer then has all that any of them reads.
+    A request that names a model may come from a client of another API: the answer then has what all of them read.
     """
-    documents = len(ranking.places)
-    places = ranking.places[: query.top_n]
+    documents = len(ranking.products)
+    products = ranking.products[: query.top_n]
     answer = RerankAnswer(
         id=request_id,
         model=model,
         bundle=bundle,
-        results=[_result(place, query) for place in places]
-        if query.return_documents
-        else cast("list[Result]", _bare_results(places, query)),
+        results=[_result(product, query) for product in products],
         degraded=ranking.unscored.reason,
         coverage=1.0 - ranking.unscored.total / documents if documents else 1.0,
         usage=usage_of(query, ranking),
@@ -114,38 +112,21 @@ def encode_answer(  # noqa: PLR0913, PLR0917  each is one field of the answer
 def usage_of(query: Query, ranking: Ranking) -> Usage:
     """Return what a request cost."""
     truncated = max(ranking.truncated + ranking.cached_cut, query.clipped)
-    return Usage(len(ranking.places), ranking.used_tokens, truncated, ranking.cached)
+    return Usage(len(ranking.products), ranking.used_tokens, truncated, ranking.cached)
 
 
-def _bare_results(places: Places, query: Query) -> Raw:
-    """Return the JSON of results without their documents: that of many `Result`, at a fraction of their time."""
-    ids = [None if isinstance(document, str) else document.id for document in query.documents]
-    return Raw(write_results(places, ids))
-
-
-def write_results(places: Places, ids: list[str | int | None]) -> bytes:
-    """Return the results of places as JSON; `ids` are in the order of the request."""
-    rows = []
-    for index, score, label in zip(places.indices, places.scores, places.labels, strict=True):
-        own_id = "" if ids[index] is None else f'"id":{_json(ids[index])},'
-        rows.append(f'{{"index":{index},{own_id}"relevance_score":{decimal(score)},"label":{_json(label)}}}')
-    return f"[{','.join(rows)}]".encode()
-
-
-def _json(value: str | int | None) -> str:
-    return msgspec.json.encode(value).decode()
-
-
-def _result(place: Place, query: Query) -> Result:
-    document = query.documents[place.index]
-    fields = Document(text=document) if isinstance(document, str) else document
-    return Result(
-        index=place.index,
-        id=UNSET if fields.id is None else fields.id,
-        relevance_score=Raw(decimal(place.score)),
-        label=place.label,
-        document=fields,
+def _result(product: RankedProduct, query: Query) -> Result:
+    document = query.documents[product.index]
+    given_id = None if isinstance(document, str) else document.id
+    result = Result(
+        index=product.index,
+        id=UNSET if given_id is None else given_id,
+        relevance_score=Raw(decimal(product.score)),
+        label=product.label,
     )
+    if query.return_documents:
+        result.document = Document(text=document) if isinstance(document, str) else document
+    return result
 
 
 def _text_result(result: Result, query: Query) -> TextResult:

@@ -13,12 +13,12 @@ import msgspec
 from msgspec import Meta, Struct
 
 from bundle import PairEncoder, Product
-from service.api.mend import mend_product, mend_request, mended
+from service.api.lenient import normalize_product, normalize_request, normalized
 from service.api.schema import Parsed, decode, to_product
 from service.catalogue.catalogue import Catalogue
 from service.catalogue.record import StoredProduct
 from service.domain.query import TEXT_FIELDS, Document, Identifier
-from service.errors import Reason, Refused
+from service.errors import Location, Reason, Refused
 from service.settings import Settings
 
 MAX_PRODUCTS: Final = 50_000  # of one request: it is stored in one transaction, and held in memory until then
@@ -74,7 +74,6 @@ class StoredAnswer(Struct):
     ]
 
 
-Location = tuple[str | int, ...]
 _PUT: Final = msgspec.json.Decoder(PutRequest)
 _DELETE: Final = msgspec.json.Decoder(DeleteRequest)
 _LINE: Final = msgspec.json.Decoder(Document)
@@ -152,7 +151,7 @@ def _delete(catalogue: Catalogue, ids: Sequence[str | int]) -> ProductsDeleted:
 
 def _entries(body: bytes) -> Iterator[tuple[Location, Document]]:
     """Yield each product of an object, and where it stands."""
-    documents = _decode(_PUT, body, mend_request).products
+    documents = _decode(_PUT, body, normalize_request).products
     if len(documents) > MAX_PRODUCTS:
         raise Refused(Reason.TOO_MANY_DOCUMENTS, ("products",))
     yield from ((("products", index), document) for index, document in enumerate(documents))
@@ -168,17 +167,17 @@ def _lines(body: bytes) -> Iterator[tuple[Location, Document]]:
         if products > MAX_PRODUCTS:
             raise Refused(Reason.TOO_MANY_DOCUMENTS, ("line", number))
         try:
-            yield ("line", number), _decode(_LINE, line, mend_product)
+            yield ("line", number), _decode(_LINE, line, normalize_product)
         except Refused as refusal:
             raise Refused(refusal.reason, ("line", number, *refusal.loc)) from None
 
 
-def _decode(decoder: msgspec.json.Decoder[Parsed], body: bytes, mend: Callable[[bytes], bytes]) -> Parsed:
-    """Decode a body; if it is refused, once more with what is odd in it mended."""
+def _decode(decoder: msgspec.json.Decoder[Parsed], body: bytes, lenient: Callable[[bytes], bytes]) -> Parsed:
+    """Decode a body; if it is refused, decode it once more in normalized form."""
     try:
         return decode(decoder, body)
     except Refused:
-        whole = mended(body, mend)
+        whole = normalized(body, lenient)
         if whole is None:
             raise
         return decode(decoder, whole)

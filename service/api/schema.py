@@ -1,7 +1,7 @@
-"""The request and its errors as types, and the one place that turns bytes into a request.
+"""The request and its errors as types, and the checks that every request to rank passes.
 
 Knows JSON and the settings that bound a request; does not know HTTP, the model or how anything is scored.
-Invariant: any bytes give a request that can be scored, or Refused with a closed code, without an echo.
+Invariant: what passes can be scored; what does not is Refused with a closed code, without an echo.
 """
 
 import re
@@ -12,9 +12,9 @@ import msgspec
 from msgspec import Meta, Struct
 
 from bundle import Product
-from service.domain.budget import OnFailure, Priority, Wish, to_priority
-from service.domain.query import NO_TEXT, Asked, Clipped, Document, Query, Reference
-from service.errors import Reason, Refused, said
+from service.domain.budget import OnFailure, Priority, RequestedTerms, to_priority
+from service.domain.query import NO_TEXT, Clipped, Document, Reference, RequestedProduct
+from service.errors import Location, Reason, Refused, error_message
 from service.settings import Settings
 
 LISTS: Final = ("documents", "texts", "products")
@@ -23,7 +23,7 @@ LISTS: Final = ("documents", "texts", "products")
 Parsed = TypeVar("Parsed")
 
 
-class RerankRequest(Struct, forbid_unknown_fields=True):
+class RerankRequest(Struct):
     """A query and the documents to rank for it; one of documents, texts and products is given."""
 
     query: Annotated[str, Meta(description="What the shopper typed; not blank.")]
@@ -53,9 +53,9 @@ class RerankRequest(Struct, forbid_unknown_fields=True):
     ] = None
 
     @property
-    def wish(self) -> Wish:
+    def requested_terms(self) -> RequestedTerms:
         """What it asks for beside its ranking."""
-        return Wish(self.budget_ms, to_priority(self.priority), self.on_failure)
+        return RequestedTerms(self.budget_ms, to_priority(self.priority), self.on_failure)
 
 
 class ErrorAnswer(Struct):
@@ -68,38 +68,15 @@ class ErrorAnswer(Struct):
     id: Annotated[str, Meta(description="The request id.")]
 
 
-def error_body(reason: Reason, loc: tuple[str | int, ...], request_id: str) -> bytes:
+def error_body(reason: Reason, loc: Location, request_id: str) -> bytes:
     """Write an error in our own form."""
-    answer = ErrorAnswer(reason.code, reason.message, said(reason, loc), list(loc), request_id)
+    answer = ErrorAnswer(reason.code, reason.message, error_message(reason, loc), list(loc), request_id)
     return msgspec.json.encode(answer)
 
 
-_DECODER: Final = msgspec.json.Decoder(RerankRequest)
 _PATH: Final = re.compile(r" - at `\$((?:\.[a-z_][a-z_0-9]*|\[\d+\])+)`$")
 _MISSING: Final = re.compile(r"Object missing required field `([a-z_][a-z_0-9]*)`")
 _STEP: Final = re.compile(r"[a-z_][a-z_0-9]*|\d+")
-
-
-def parse_request(body: bytes, limits: Settings) -> Query:
-    """Turn a body that is well-formed, in our own form alone, into a query; raise Refused if it is not one.
-
-    What is refused here may be read by others, who take longer. If a key stands twice in an object, the last one counts.
-    """
-    request = decode(_DECODER, body)
-    check_query(request.query, limits, "query")
-    name, documents = only_list(request)
-    products = to_products(documents, limits, name)
-    top_n = len(documents) if request.top_n is None else request.top_n
-    return Query(
-        text=request.query,
-        documents=documents,
-        products=products,
-        top_n=top_n,
-        return_documents=bool(request.return_documents),
-        model=request.model,
-        wish=request.wish,
-        clipped=count_clipped(products) if len(body) > limits.max_field_chars else 0,
-    )
 
 
 def check_query(query: str, limits: Settings, *loc: str | int) -> None:
@@ -110,20 +87,20 @@ def check_query(query: str, limits: Settings, *loc: str | int) -> None:
         raise Refused(Reason.TEXT_TOO_LONG, loc)
 
 
-def to_products(documents: Sequence[str | Document], limits: Settings, name: str) -> list[Asked]:
+def to_products(documents: Sequence[str | Document], limits: Settings, name: str) -> list[RequestedProduct]:
     """Return the products of a list that stands under `name`; refuse too many, and a list without any text.
 
     A document without a text is an empty one beside others, whom it is not to cost their answer.
     """
     if len(documents) > limits.max_documents:
         raise Refused(Reason.TOO_MANY_DOCUMENTS, (name,))
-    asked = [_asked(document, limits) for document in documents]
+    asked = [_requested_product(document, limits) for document in documents]
     if documents and not any(asked):
         raise Refused(Reason.EMPTY_DOCUMENT, (name, 0))
     return [item or Product() for item in asked]
 
 
-def count_clipped(products: Sequence[Asked]) -> int:
+def count_clipped(products: Sequence[RequestedProduct]) -> int:
     """Return how many products lost text to the limits."""
     own = (item.product if isinstance(item, Reference) else item for item in products)
     return sum(isinstance(product, Clipped) for product in own)
@@ -145,14 +122,14 @@ def decode(decoder: msgspec.json.Decoder[Parsed], body: bytes) -> Parsed:
         raise Refused(Reason.MALFORMED_JSON) from None
 
 
-def _location(message: str) -> tuple[str | int, ...]:
+def _location(message: str) -> Location:
     """Read the path at the end of msgspec's message, and what is missing there; its names are those of our structs."""
     match, missing = _PATH.search(message), _MISSING.match(message)
     steps = [*(_STEP.findall(match[1]) if match else ()), *(missing.groups() if missing else ())]
     return tuple(int(step) if step.isdigit() else step for step in steps)
 
 
-def only_list(request: Struct) -> tuple[str, list[Any]]:
+def document_list(request: Struct) -> tuple[str, list[Any]]:
     """Return the one list of documents that a request has, and its name; Refused if there is none, or another."""
     given = [(name, getattr(request, name)) for name in LISTS if getattr(request, name) is not None]
     if not given:
@@ -162,7 +139,7 @@ def only_list(request: Struct) -> tuple[str, list[Any]]:
     return given[0]
 
 
-def _asked(document: str | Document, limits: Settings) -> Asked | None:
+def _requested_product(document: str | Document, limits: Settings) -> RequestedProduct | None:
     """Return a product; one with an id is one of the catalogue, if there is a catalogue. None if it has no text."""
     if isinstance(document, str):
         most = limits.max_field_chars

@@ -16,8 +16,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from service.errors import ClientGone, Reason, Refused
-from service.http.middleware import Edge, JsonResponse, error_response, trace_of
+from service.errors import ClientDisconnected, Reason, Refused
+from service.http.middleware import JsonResponse, RequestMiddleware, context_of, error_response
 from service.process.lifecycle import Lifecycle
 from service.telemetry.metrics import Metrics
 
@@ -28,8 +28,8 @@ def build_admin(health: Lifecycle, metrics: Metrics, routes: Sequence[BaseRoute]
     """Return the application, to which `routes` are added."""
 
     async def show(request: Request) -> Response:  # noqa: ARG001  as Starlette calls it
-        told = await asyncio.to_thread(generate_latest, metrics.registry)
-        return Response(told, media_type=CONTENT_TYPE_LATEST)
+        text = await asyncio.to_thread(generate_latest, metrics.registry)
+        return Response(text, media_type=CONTENT_TYPE_LATEST)
 
     app = Starlette(
         routes=[
@@ -37,32 +37,32 @@ def build_admin(health: Lifecycle, metrics: Metrics, routes: Sequence[BaseRoute]
             *(Route(path, handler, methods=["GET"]) for path, handler in health_handlers(health).items()),
             *routes,
         ],
-        exception_handlers={HTTPException: _not_routed, Refused: _refused, ClientGone: _client_gone},
+        exception_handlers={HTTPException: _not_routed, Refused: _refused, ClientDisconnected: _client_gone},
     )
     app.router.redirect_slashes = False
-    app.add_middleware(Edge, metrics=metrics)
+    app.add_middleware(RequestMiddleware, metrics=metrics)
     return app
 
 
 def health_handlers(health: Lifecycle) -> dict[str, Handler]:
-    """Return what says how the service is, on either listener, by path; it asks nobody and waits for nothing."""
+    """Return the health handlers of either listener by path; they wait for nothing."""
 
     async def livez(request: Request) -> Response:
         """Say that the event loop turns, and that no worker hangs."""
         if not health.is_alive:
-            return error_response(Reason.NOT_READY, trace_of(request).id)
+            return error_response(Reason.NOT_READY, context_of(request).id)
         return JsonResponse(b'{"status":"alive"}')
 
     async def readyz(request: Request) -> Response:
         """Say whether requests should be sent here: 503 while starting or draining, or if a worker died or hangs."""
         if not health.is_ready:
-            return error_response(Reason.NOT_READY, trace_of(request).id)
+            return error_response(Reason.NOT_READY, context_of(request).id)
         return JsonResponse(b'{"status":"ready"}')
 
     async def healthz(request: Request) -> Response:
         """Say the same as `readyz`, in the words of vLLM, TEI, llama.cpp and infinity."""
         if not health.is_ready:
-            return error_response(Reason.NOT_READY, trace_of(request).id)
+            return error_response(Reason.NOT_READY, context_of(request).id)
         return JsonResponse(b'{"status":"ok","unix":%d}' % time.time())
 
     return {"/livez": livez, "/readyz": readyz, "/health": healthz}
@@ -71,12 +71,12 @@ def health_handlers(health: Lifecycle) -> dict[str, Handler]:
 async def _not_routed(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     reason = Reason.METHOD_NOT_ALLOWED if error.status_code == 405 else Reason.NOT_FOUND
-    return error_response(reason, trace_of(request).id, headers=error.headers)
+    return error_response(reason, context_of(request).id, headers=error.headers)
 
 
 async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, Refused)
-    return error_response(error.reason, trace_of(request).id, error.loc)
+    return error_response(error.reason, context_of(request).id, error.loc)
 
 
 async def _client_gone(request: Request, error: Exception) -> Response:  # noqa: ARG001  as Starlette calls it

@@ -1,4 +1,4 @@
-"""PURE. Tells how each score came about: what was read of every text, the logit, and the classes it means.
+"""PURE. Explains how each score came about: what was read of every text, the logit, and the classes it means.
 
 Knows the request in our own form and what its ranking counted; does not know who ranked or who asks.
 Invariant: the answer holds numbers, ids and names of ours, no text of the request; scores are those of /v1/rerank.
@@ -16,13 +16,13 @@ from bundle.rows import padded_length
 from bundle.score import class_probabilities
 from bundle.text import ProductUse, TextUse
 from service.api.answer import Score, Usage, usage_of
-from service.dialects.dialect import Ask, Scored, decimal
+from service.dialects.dialect import ScoringRequest, ScoringResult, decimal
 from service.dialects.shared import read_query
 from service.domain.query import TEXT_FIELDS, Document, Identifier, Query
 from service.domain.ranking import Cause
 from service.settings import Settings
 
-MOST_DOCUMENTS: Final = 100
+MAX_EXPLAINED: Final = 100
 """Explaining tokenizes twice and is for people, who read no longer lists; docs/api.md states it."""
 
 UNREAD: Final = TextUse("", tokens=0, unknown=None, over_limit=0, over_length=0, over_chars=0)
@@ -99,33 +99,33 @@ class ExplainAnswer(Struct):
 
 def explain_limits(limits: Settings) -> Settings:
     """Return the limits of a request to explain: those of a ranking, with fewer documents."""
-    return limits.model_copy(update={"max_documents": min(limits.max_documents, MOST_DOCUMENTS)})
+    return limits.model_copy(update={"max_documents": min(limits.max_documents, MAX_EXPLAINED)})
 
 
-def parse_explain(body: bytes, limits: Settings) -> Ask:
+def parse_explain(body: bytes, limits: Settings) -> ScoringRequest:
     """Read the body of a ranking in our own form as a request to explain it; Refused as a ranking is."""
     query = read_query(body, limits)
-    return Ask(
+    return ScoringRequest(
         [(query.text, query.products)],
         partial(_answer, query),
         query.model,
         measured=True,
-        wish=query.wish,
+        requested_terms=query.requested_terms,
         ignored=query.ignored,
     )
 
 
-def _answer(query: Query, scored: Scored) -> bytes:
+def _answer(query: Query, scored: ScoringResult) -> bytes:
     ranking = scored.ranking
     query_use, product_uses = next(iter(ranking.uses), (UNREAD, ()))
-    documents = len(ranking.places)
+    documents = len(ranking.products)
     answer = ExplainAnswer(
         id=scored.id,
         model=scored.model,
         bundle=scored.bundle,
         query=_text(query_use),
         documents=_documents(query, product_uses, scored),
-        order=[place.index for place in ranking.places[: query.top_n]],
+        order=[product.index for product in ranking.products[: query.top_n]],
         degraded=ranking.unscored.reason,
         coverage=1.0 - ranking.unscored.total / documents if documents else 1.0,
         usage=usage_of(query, ranking),
@@ -135,7 +135,7 @@ def _answer(query: Query, scored: Scored) -> bytes:
     return msgspec.json.encode(answer)
 
 
-def _documents(query: Query, uses: Sequence[ProductUse], scored: Scored) -> list[DocumentExplained]:
+def _documents(query: Query, uses: Sequence[ProductUse], scored: ScoringResult) -> list[DocumentExplained]:
     """Return all documents in the order of the request; of one that nobody read, `uses` says nothing."""
     manifest, logits = scored.manifest, scored.ranking.logits
     finite = np.isfinite(logits)
@@ -144,20 +144,22 @@ def _documents(query: Query, uses: Sequence[ProductUse], scored: Scored) -> list
     known = {field.name for field in manifest.text.fields}
     read, nothing = iter(uses), ProductUse((), 0)
     documents = []
-    for place in sorted(scored.ranking.places, key=lambda place: place.index):
-        document = query.documents[place.index]
-        is_unknown = scored.ranking.causes[place.index] == Cause.UNKNOWN_ID
+    for product in sorted(scored.ranking.products, key=lambda product: product.index):
+        document = query.documents[product.index]
+        is_unknown = scored.ranking.causes[product.index] == Cause.UNKNOWN_ID
         use = nothing if is_unknown else next(read, nothing)
-        is_scored = bool(finite[place.index])
+        is_scored = bool(finite[product.index])
         given = None if isinstance(document, str) else document.id
         unknown = [field.unknown for field in use.fields if field.unknown is not None]
         documents.append(
             DocumentExplained(
-                index=place.index,
+                index=product.index,
                 id=UNSET if given is None else given,
-                logit=float(str(logits[place.index])) if is_scored else None,  # shortest that is this float32
-                relevance_score=decimal(place.score),
-                label=place.label,
+                logit=float(str(logits[product.index]))
+                if is_scored
+                else None,  # shortest that is this float32
+                relevance_score=decimal(product.score),
+                label=product.label,
                 probabilities=dict(zip(names, map(decimal, next(rows)), strict=True)) if is_scored else None,
                 fields={field.name: _text(field) for field in use.fields},
                 unread=_unread(document, known),

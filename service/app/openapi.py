@@ -22,7 +22,7 @@ _REF: Final = "#/components/schemas/{name}"
 (_REQUEST, _ANSWER, _EXPLAINED, _ERROR, _ERROR_OBJECT), _COMPONENTS = msgspec.json.schema_components(
     (RerankRequest, RerankAnswer, ExplainAnswer, ErrorAnswer, ErrorObject), ref_template=_REF
 )
-_COMPONENTS["RerankRequest"]["additionalProperties"] = True  # read leniently where the strict parser refuses
+_COMPONENTS["RerankRequest"]["additionalProperties"] = True  # unknown keys are ignored
 _FACTS, _FACT_COMPONENTS = models_json_schema(
     [(Model, "serialization"), (ModelList, "serialization")], ref_template=_REF.format(name="{model}")
 )
@@ -51,7 +51,7 @@ ELSEWHERE: Final = {  # reasons that only other routes have
     Reason.LOADING,
     Reason.MALFORMED_HTTP,
     Reason.METHOD_NOT_ALLOWED,
-    Reason.NO_NEWCOMER,
+    Reason.NO_CANDIDATE,
     Reason.NOT_FOUND,
     Reason.UNKNOWN_TRANSFER_CODING,
     Reason.UNPAIRED_TEXTS,

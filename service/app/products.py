@@ -38,7 +38,7 @@ class ProductsApi:
 
     async def put(self, request: Request) -> Response:
         """Store products, all of the request or none."""
-        catalogue = self._known()
+        catalogue = self._require_catalogue()
         ndjson = is_ndjson(request.headers.get("content-type", ""))
         body = await self._read(request, lines=True)
         work = partial(store_products, catalogue, self._encoders(), body, self._settings, ndjson=ndjson)
@@ -46,20 +46,22 @@ class ProductsApi:
 
     async def delete_many(self, request: Request) -> Response:
         """Delete the products that the request names."""
-        catalogue = self._known()
+        catalogue = self._require_catalogue()
         return await self._write(partial(delete_products, catalogue, await self._read(request)))
 
     async def get(self, request: Request) -> Response:
         """Show one product."""
         encoder = self._versions.stable.model.encoder
-        work = partial(show_product, self._known(), encoder, request.path_params["product"])
+        work = partial(show_product, self._require_catalogue(), encoder, request.path_params["product"])
         return JsonResponse(msgspec.json.encode(await asyncio.to_thread(work)))
 
     async def delete(self, request: Request) -> Response:
         """Delete one product."""
-        return await self._write(partial(delete_product, self._known(), request.path_params["product"]))
+        return await self._write(
+            partial(delete_product, self._require_catalogue(), request.path_params["product"])
+        )
 
-    async def keep_up(self) -> None:
+    async def maintain_payloads(self) -> None:
         """Make the payloads that the models lack, as models come and go, and drop those of models that have gone."""
         catalogue, done = self._catalogue, frozenset[str]()
         while catalogue is not None:
@@ -67,8 +69,8 @@ class ProductsApi:
             wanted = frozenset(encoder.text_key for encoder in encoders)
             if wanted != done:
                 try:
-                    made = sum([await _through(catalogue.rebuild(encoder)) for encoder in encoders])
-                    dropped = await _through(catalogue.retire(wanted))
+                    made = sum([await _run_steps(catalogue.rebuild(encoder)) for encoder in encoders])
+                    dropped = await _run_steps(catalogue.prune(wanted))
                 except (
                     Refused
                 ) as refusal:  # full, or its disk fails: products are tokenized as they are asked for
@@ -78,7 +80,7 @@ class ProductsApi:
                 done = wanted
             await asyncio.sleep(UPKEEP_S)
 
-    def _known(self) -> Catalogue:
+    def _require_catalogue(self) -> Catalogue:
         if self._catalogue is None:
             raise Refused(Reason.CATALOGUE_OFF)
         return self._catalogue
@@ -97,7 +99,7 @@ class ProductsApi:
             return JsonResponse(msgspec.json.encode(await asyncio.to_thread(work)))
 
 
-async def _through(steps: Iterator[int]) -> int:
+async def _run_steps(steps: Iterator[int]) -> int:
     """Go through an iterator of counts on threads, step by step; return their sum."""
     total = 0
     while (count := await asyncio.to_thread(next, steps, None)) is not None:

@@ -1,9 +1,9 @@
-"""The admin calls that change which models are served: who may make them, what they ask, what they are told.
+"""The admin calls that change which models are served: who may make them, their bodies and answers.
 
 Knows paths, bodies and the admin key; does not know how a bundle is loaded or requests are ranked.
 Invariant: they are on the second listener alone, never for a web page, and never open beyond this machine without a key.
 
-Without a key whoever can connect may call, so the calls are closed where that is more than this machine. A browser
+Without a key anyone who can connect may call, so the calls are closed where that is more than this machine. A browser
 names the page that it calls for in `origin`, whatever a page does; none of ours has a business here.
 """
 
@@ -22,34 +22,34 @@ from starlette.routing import BaseRoute, Route
 from service.api.schema import ErrorAnswer, decode
 from service.errors import Reason, Refused
 from service.http.guard import read_body
-from service.http.keys import presented_key
-from service.http.middleware import JsonResponse, trace_of
+from service.http.keys import shown_key
+from service.http.middleware import JsonResponse, context_of
 from service.rollout.models import Role
 from service.rollout.reload import LoadFailed, Rollout
-from service.rollout.versions import Newcomer, NewcomerRole, Versions
+from service.rollout.versions import Candidate, CandidateRole, Versions
 from service.settings import Settings
 
 MAX_BODY_BYTES: Final = 4_096
-SHARES: Final[dict[NewcomerRole, float]] = {"canary": 0.1, "shadow": 1.0}
+SHARES: Final[dict[CandidateRole, float]] = {"canary": 0.1, "shadow": 1.0}
 
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-class ReloadCall(Struct, forbid_unknown_fields=True):
+class ReloadRequest(Struct, forbid_unknown_fields=True):
     """Which bundle is to be the stable one; null takes what is now in its directory."""
 
     bundle: str | None = None
 
 
-class NewcomerCall(Struct, forbid_unknown_fields=True):
+class CandidateRequest(Struct, forbid_unknown_fields=True):
     """Which bundle comes beside the stable one, and for which share of requests."""
 
     bundle: str
     share: Annotated[float, Meta(gt=0.0, le=1.0)] | None = None
 
 
-class ServedTold(Struct):
-    """A model that is served, and how it does beside the stable one if it is a newcomer."""
+class ServedModelStatus(Struct):
+    """A model that is served, and how it does beside the stable one if it is a candidate."""
 
     role: Role
     model: str
@@ -65,8 +65,8 @@ class ServedTold(Struct):
     score_difference: float | None = None
 
 
-_RELOAD: Final = msgspec.json.Decoder(ReloadCall)
-_NEWCOMER: Final = msgspec.json.Decoder(NewcomerCall)
+_RELOAD: Final = msgspec.json.Decoder(ReloadRequest)
+_CANDIDATE: Final = msgspec.json.Decoder(CandidateRequest)
 
 
 def is_loopback(host: str) -> bool:
@@ -103,15 +103,15 @@ class RolloutApi:
         return [Route(path, self._locked(handler), methods=[method]) for method, path, handler in calls]
 
     async def _list(self, request: Request) -> Response:  # noqa: ARG002  as the other handlers
-        newcomers = {each.version: each for each in self._versions.newcomers.values()}
-        told = []
+        candidates = {each.version: each for each in self._versions.candidates.values()}
+        models = []
         for version, role in self._versions.roles().items():
             facts = version.facts
-            entry = ServedTold(role, facts.id, facts.bundle, version.directory, facts.precision)
-            if version in newcomers:
-                _tell_trial(entry, newcomers[version])
-            told.append(entry)
-        return JsonResponse(msgspec.json.encode({"models": told}))
+            entry = ServedModelStatus(role, facts.id, facts.bundle, version.directory, facts.precision)
+            if version in candidates:
+                _add_trial(entry, candidates[version])
+            models.append(entry)
+        return JsonResponse(msgspec.json.encode({"models": models}))
 
     async def _reload(self, request: Request) -> Response:
         call = decode(_RELOAD, await self._body(request) or b"{}")
@@ -123,16 +123,16 @@ class RolloutApi:
         self._rollout.promote()
         return await self._list(request)
 
-    def _admitting(self, role: NewcomerRole) -> Handler:
+    def _admitting(self, role: CandidateRole) -> Handler:
         async def admit(request: Request) -> Response:
-            call = decode(_NEWCOMER, await self._body(request))
+            call = decode(_CANDIDATE, await self._body(request))
             self._refuse_if_loading()
             await self._rollout.admit(role, call.bundle, SHARES[role] if call.share is None else call.share)
             return await self._list(request)
 
         return admit
 
-    def _dismissing(self, role: NewcomerRole) -> Handler:
+    def _dismissing(self, role: CandidateRole) -> Handler:
         async def dismiss(request: Request) -> Response:
             self._rollout.dismiss(role)
             return await self._list(request)
@@ -147,7 +147,9 @@ class RolloutApi:
             try:
                 return await handler(request)
             except LoadFailed as failed:
-                answer = ErrorAnswer(failed.code, str(failed), str(failed), ["bundle"], trace_of(request).id)
+                answer = ErrorAnswer(
+                    failed.code, str(failed), str(failed), ["bundle"], context_of(request).id
+                )
                 return JsonResponse(msgspec.json.encode(answer), status_code=failed.status)
 
         return locked
@@ -157,7 +159,7 @@ class RolloutApi:
         if "origin" in request.headers or not (key or is_loopback(self._settings.admin_host)):
             raise Refused(Reason.ADMIN_LOCKED)
         if key:
-            shown = presented_key(request.scope["headers"]) or b""
+            shown = shown_key(request.scope["headers"]) or b""
             if not hmac.compare_digest(sha256(shown).digest(), sha256(key.encode()).digest()):
                 raise Refused(Reason.UNAUTHENTICATED)
 
@@ -170,10 +172,10 @@ class RolloutApi:
         return await read_body(request.scope["headers"], request.receive, MAX_BODY_BYTES, typed=False)
 
 
-def _tell_trial(entry: ServedTold, newcomer: Newcomer) -> None:
-    trial = newcomer.trial
-    entry.share, entry.lists = newcomer.share, trial.lists
-    entry.answers, entry.failing = trial.newcomer.answers, trial.newcomer.failing
+def _add_trial(entry: ServedModelStatus, candidate: Candidate) -> None:
+    trial = candidate.trial
+    entry.share, entry.lists = candidate.share, trial.lists
+    entry.answers, entry.failing = trial.candidate.answers, trial.candidate.failing
     if trial.agreement is not None:
         entry.overlap_at_10 = trial.agreement.overlap_at_10
         entry.kendall_tau = trial.agreement.kendall_tau

@@ -1,6 +1,6 @@
 """PURE. Keeps away from what fails again and again, and tries it once in a while.
 
-Knows outcomes and the time it is told; does not know a clock, or what it is that fails.
+Knows outcomes and the time it is given; does not know a clock, or what fails.
 Invariant: after `failures` in a row at most one attempt is allowed in each pause, until one succeeds.
 """
 
@@ -32,7 +32,7 @@ class Breaker:
         return self._failures >= self._limit
 
     def allow(self, now_s: float) -> bool:
-        """Say whether to try; an attempt that never tells how it ended holds up the next one for a pause only."""
+        """Say whether to try; an attempt whose outcome is never reported delays the next one by one pause only."""
         if not self.is_open:
             return True
         if now_s < self._next_s:

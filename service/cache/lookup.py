@@ -1,4 +1,4 @@
-"""Gets the logits of a list from whoever has them: memory, the shared cache, another request, or the engine.
+"""Gets the logits of a list: from memory, the shared cache, another request, or the engine.
 
 Knows the order in which to ask; does not know keys' texts, the engine, Redis or HTTP.
 Invariant: a pair is computed only if nobody has its logit in time, and whatever is computed is handed on.
@@ -6,40 +6,30 @@ Invariant: a pair is computed only if nobody has its logit in time, and whatever
 
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Protocol
 
 from service.cache.memory import Claims, ScoreCache
+from service.cache.shared import SharedCache
 from service.domain.budget import Terms
 
 Compute = Callable[[Sequence[int]], Awaitable[Mapping[int, float]]]
 """Computes pairs by their places, by the deadline; what it could not compute is not in the answer."""
 
 
-class SharedStore(Protocol):
-    """A cache outside this process; what it cannot do is a miss, never an error."""
-
-    async def get_many(self, keys: Sequence[bytes]) -> Mapping[bytes, float]:
-        """Return the logits that it has, within its timeout."""
-
-    def put_many(self, logits: Mapping[bytes, float]) -> None:
-        """Take logits to store them later."""
-
-
 async def cached_logits(
-    cache: ScoreCache, store: SharedStore | None, keys: Sequence[bytes], compute: Compute, terms: Terms
+    cache: ScoreCache, store: SharedCache | None, keys: Sequence[bytes], compute: Compute, terms: Terms
 ) -> dict[int, float]:
     """Return logits by place, of all pairs that were known or computed by the deadline of `terms`.
 
-    `compute` is called with the places that nobody has, and once more if another request gave up on pairs of this one.
-    What it raises is raised here, after those who wait for its pairs were told.
+    `compute` is called with the positions that are not cached, and once more if another request gave up on pairs of this one.
+    What it raises is raised here, after the requests that wait for its pairs were released.
     """
     with cache.claim(keys, time.monotonic(), terms) as claims:
         logits = dict(claims.known)
         if store is not None:
             logits |= await _look_up(store, claims)
-        if claims.mine:
-            logits |= await _compute(compute, claims.mine, claims, store)
-            claims.give_up()
+        if claims.to_compute:
+            logits |= await _compute(compute, claims.to_compute, claims, store)
+            claims.abandon()
         came = await claims.wait(terms.deadline_s - time.monotonic())
         logits |= {index: logit for index, logit in came.items() if logit is not None}
         left = [index for index, logit in came.items() if logit is None]
@@ -48,23 +38,23 @@ async def cached_logits(
     return logits
 
 
-async def _look_up(store: SharedStore, claims: Claims) -> dict[int, float]:
+async def _look_up(store: SharedCache, claims: Claims) -> dict[int, float]:
     """Settle what the shared cache has."""
-    keys = {index: claims.keys[index] for index in claims.mine}
+    keys = {index: claims.keys[index] for index in claims.to_compute}
     if not keys:
         return {}
     known = await store.get_many(list(keys.values()))
     found = {index: known[key] for index, key in keys.items() if key in known}
-    claims.settle(found, time.monotonic())
+    claims.resolve(found, time.monotonic())
     return found
 
 
 async def _compute(
-    compute: Compute, places: Sequence[int], claims: Claims, store: SharedStore | None
+    compute: Compute, positions: Sequence[int], claims: Claims, store: SharedCache | None
 ) -> Mapping[int, float]:
     """Compute pairs, hand them on, and have them stored."""
-    computed = await compute(places)
-    claims.settle(computed, time.monotonic())
+    computed = await compute(positions)
+    claims.resolve(computed, time.monotonic())
     if store is not None:
         store.put_many({claims.keys[index]: logit for index, logit in computed.items()})
     return computed

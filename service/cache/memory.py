@@ -1,7 +1,7 @@
 """Remembers logits, and has each pair that several requests miss at once computed by one of them.
 
 Knows keys, logits, and how urgent requests are; does not know texts, the engine, or a cache outside this process.
-Invariant: every pair that was claimed is settled when its claim ends, however that comes about, so nobody waits in vain.
+Invariant: every claimed pair is resolved when its claim ends, however it ends, so no request waits in vain.
 
 All of it belongs to one thread, the event loop's: a method runs from start to end before the next one starts, so there
 are no locks. What is claimed is bounded by admission, what is remembered by the table.
@@ -17,18 +17,18 @@ import numpy as np
 
 from service.cache.score_table import ScoreTable
 from service.domain.budget import Terms
-from service.telemetry.cache_meter import CacheCounts
+from service.telemetry.meters import CacheMeter
 
 
 @dataclass(slots=True, eq=False)
-class _Flight:
+class _PendingScore:
     """A pair that is being computed: on what terms, by one or more requests, and who waits for it."""
 
     leaders: list[Terms] = field(default_factory=list)
     followers: asyncio.Future[float | None] | None = None
 
     def is_worth_waiting_for(self, terms: Terms) -> bool:
-        """Whether a leader is in the same line, no further back, and has to be done no later.
+        """Whether a leader is of the same tenant, no less urgent, and due no later.
 
         Otherwise a search page would wait for an offline job, or one tenant for another that floods the service.
         """
@@ -45,8 +45,8 @@ class _Flight:
             self.followers = asyncio.get_running_loop().create_future()
         return self.followers
 
-    def land(self, logit: float | None) -> None:
-        """Tell the followers; the first to tell is heard."""
+    def resolve(self, logit: float | None) -> None:
+        """Hand the logit to the followers, unless they have one already."""
         if self.followers is not None and not self.followers.done():
             self.followers.set_result(logit)
 
@@ -54,47 +54,48 @@ class _Flight:
 class ScoreCache:
     """Logits of pairs under their keys, and the pairs that are on their way."""
 
-    def __init__(self, max_bytes: int, ttl_s: float) -> None:
+    def __init__(self, max_bytes: int, ttl_s: float, meter: CacheMeter) -> None:
         self.table = ScoreTable(max_bytes, ttl_s)
-        self.counts = CacheCounts()
-        self._flights: dict[bytes, _Flight] = {}
+        self.meter = meter
+        meter.bytes.set_function(lambda: self.table.used_bytes)
+        self._pending: dict[bytes, _PendingScore] = {}
 
     def claim(self, keys: Sequence[bytes], now_s: float, terms: Terms) -> "Claims":
         """Say for each key whether its logit is known, is for the caller to compute, or comes from another request.
 
         A key that is in the list twice is to be computed once: the second one is shared with the first.
         """
-        claims, flights = Claims(self, keys), self._flights
+        claims, pending_scores = Claims(self, keys), self._pending
         for index, (key, logit) in enumerate(zip(keys, self.table.find(keys, now_s).tolist(), strict=True)):
             if logit == logit:  # noqa: PLR0124  NaN is no logit
                 claims.known[index] = logit
                 continue
-            flight = flights.get(key)
-            if flight is None:
-                flight = flights[key] = _Flight()
-            elif flight.is_worth_waiting_for(terms):
-                claims.shared[index] = flight.follow()
+            pending = pending_scores.get(key)
+            if pending is None:
+                pending = pending_scores[key] = _PendingScore()
+            elif pending.is_worth_waiting_for(terms):
+                claims.awaited[index] = pending.follow()
                 continue
-            flight.leaders.append(terms)
-            claims._led[index] = flight, terms  # noqa: SLF001  a claim is the cache's other half
-        self.counts.hits += len(claims.known)
-        self.counts.shared += len(claims.shared)
-        self.counts.misses += len(keys) - len(claims.known) - len(claims.shared)
+            pending.leaders.append(terms)
+            claims._claimed[index] = pending, terms  # noqa: SLF001  a claim is the cache's other half
+        self.meter.hits.inc(len(claims.known))
+        self.meter.joined.inc(len(claims.awaited))
+        self.meter.misses.inc(len(keys) - len(claims.known) - len(claims.awaited))
         return claims
 
     @property
     def in_flight(self) -> int:
         """How many pairs are being computed."""
-        return len(self._flights)
+        return len(self._pending)
 
-    def _end(self, key: bytes, flight: _Flight, terms: Terms, logit: float | None) -> None:
-        flight.leaders.remove(terms)
-        if logit is None and flight.leaders:
+    def _end(self, key: bytes, pending: _PendingScore, terms: Terms, logit: float | None) -> None:
+        pending.leaders.remove(terms)
+        if logit is None and pending.leaders:
             return  # another leader may still bring it
-        if flight.followers is not None:
-            flight.land(logit)
-        if self._flights.get(key) is flight:
-            del self._flights[key]
+        if pending.followers is not None:
+            pending.resolve(logit)
+        if self._pending.get(key) is pending:
+            del self._pending[key]
 
 
 class Claims:
@@ -107,8 +108,8 @@ class Claims:
     def __init__(self, cache: ScoreCache, keys: Sequence[bytes]) -> None:
         self.keys = keys
         self.known: dict[int, float] = {}
-        self.shared: dict[int, asyncio.Future[float | None]] = {}
-        self._led: dict[int, tuple[_Flight, Terms]] = {}
+        self.awaited: dict[int, asyncio.Future[float | None]] = {}
+        self._claimed: dict[int, tuple[_PendingScore, Terms]] = {}
         self._cache = cache
 
     def __enter__(self) -> Self:
@@ -120,27 +121,30 @@ class Claims:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.give_up()
+        self.abandon()
 
     @property
-    def mine(self) -> list[int]:
+    def to_compute(self) -> list[int]:
         """Places of the pairs that are for the caller to compute and not settled yet, in order."""
-        return list(self._led)
+        return list(self._claimed)
 
-    def settle(self, logits: Mapping[int, float], now_s: float) -> None:
-        """Remember logits by their places, and hand them to whoever waits for them.
+    def resolve(self, logits: Mapping[int, float], now_s: float) -> None:
+        """Store logits by their positions, and hand them to the requests that wait for them.
 
         A logit that is not finite is handed on, because it would come out the same again, but not remembered.
         """
         values = np.fromiter(logits.values(), np.float64, len(logits))
-        self._cache.table.store([self.keys[index] for index in logits], values, now_s)
-        for index in logits.keys() & self._led.keys():
-            self._give(index, logits[index])
+        table, meter = self._cache.table, self._cache.meter
+        evictions = table.evictions
+        table.store([self.keys[index] for index in logits], values, now_s)
+        meter.evictions.inc(table.evictions - evictions)
+        for index in logits.keys() & self._claimed.keys():
+            self._finish(index, logits[index])
 
-    def give_up(self) -> None:
+    def abandon(self) -> None:
         """Leave the pairs that are not settled to those who wait for them."""
-        for index in self.mine:
-            self._give(index, None)
+        for index in self.to_compute:
+            self._finish(index, None)
 
     async def wait(self, timeout_s: float) -> dict[int, float | None]:
         """Return what came of the shared pairs in time, by place; None is for the caller to compute.
@@ -148,10 +152,10 @@ class Claims:
         To be called when the caller's own pairs are settled or given up, as they may be among the shared ones. A caller
         that is cancelled takes nothing from the others.
         """
-        if any(not future.done() for future in self.shared.values()):
-            await asyncio.wait(set(self.shared.values()), timeout=max(0.0, timeout_s))
-        return {index: future.result() for index, future in self.shared.items() if future.done()}
+        if any(not future.done() for future in self.awaited.values()):
+            await asyncio.wait(set(self.awaited.values()), timeout=max(0.0, timeout_s))
+        return {index: future.result() for index, future in self.awaited.items() if future.done()}
 
-    def _give(self, index: int, logit: float | None) -> None:
-        flight, terms = self._led.pop(index)
-        self._cache._end(self.keys[index], flight, terms, logit)  # noqa: SLF001  the claim's other half
+    def _finish(self, index: int, logit: float | None) -> None:
+        pending, terms = self._claimed.pop(index)
+        self._cache._end(self.keys[index], pending, terms, logit)  # noqa: SLF001  the claim's other half

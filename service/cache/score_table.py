@@ -1,6 +1,6 @@
 """PURE. A table of logits by key with a fixed size, a time to live, and the least recently used leaving first.
 
-Knows keys, logits and the time it is told; does not know a clock, requests or who asks.
+Knows keys, logits and the time it is given; does not know a clock or requests.
 Invariant: all its memory is taken at the start; a logit is found only under its own key, before its time is over.
 Logits are numbers of 64 bits, which hold more than the logit: see `known.py`.
 

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any, Final
 from service.cache.breaker import Breaker
 from service.cache.pair_keys import KEY_BYTES
 from service.settings import SettingsError
-from service.telemetry.cache_meter import SharedCounts, Trouble
 from service.telemetry.logs import event
+from service.telemetry.meters import CacheMeter, Trouble
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -48,10 +48,10 @@ _value: Final = Struct("<dI")
 class SharedCache:
     """Logits on a server that other replicas use too; its methods are called on the event loop."""
 
-    def __init__(self, client: "Redis", *, timeout_s: float, ttl_s: float) -> None:
+    def __init__(self, client: "Redis", meter: CacheMeter, *, timeout_s: float, ttl_s: float) -> None:
         from redis.exceptions import RedisError  # noqa: PLC0415  an extra
 
-        self.counts = SharedCounts()
+        self.meter = meter
         self._client = client
         self._errors = (
             RedisError,
@@ -70,14 +70,14 @@ class SharedCache:
         """Open a connection before it is needed; a server that is not there is logged, not raised."""
         outcome = await self._look_up([bytes(KEY_BYTES)])
         if isinstance(outcome, Trouble):
-            self.counts.troubles[outcome] += 1
+            self.meter.troubles[outcome].inc()
             event("shared_cache_down", logging.WARNING, kind=outcome)
 
     async def get_many(self, keys: Sequence[bytes]) -> dict[bytes, float]:
         """Return the logits that the server has, within the timeout."""
         logits = await self._get_many(keys) if keys else {}
-        self.counts.hits += len(logits)
-        self.counts.misses += len(keys) - len(logits)
+        self.meter.remote_hits.inc(len(logits))
+        self.meter.remote_misses.inc(len(keys) - len(logits))
         return logits
 
     def put_many(self, logits: Mapping[bytes, float]) -> None:
@@ -85,7 +85,7 @@ class SharedCache:
         finite = [(key, logit) for key, logit in logits.items() if math.isfinite(logit)]
         room = PENDING - len(self._pending) if self._writes.allow(time.monotonic()) else 0
         self._pending.extend(finite[:room])
-        self.counts.dropped += len(finite[room:])
+        self.meter.dropped.inc(len(finite[room:]))
         if self._pending and (self._writer is None or self._writer.done()):
             self._writer = asyncio.create_task(self._write())
 
@@ -123,7 +123,7 @@ class SharedCache:
         values = {key: value for key, value in zip(keys, outcome, strict=True) if value is not None}
         logits = {key: _decode(key, value) for key, value in values.items()}
         known = {key: logit for key, logit in logits.items() if logit is not None}
-        self.counts.troubles[Trouble.GARBAGE] += len(logits) - len(known)
+        self.meter.troubles[Trouble.GARBAGE].inc(len(logits) - len(known))
         return known
 
     async def _look_up(self, keys: Sequence[bytes]) -> list[object] | Trouble:
@@ -146,19 +146,19 @@ class SharedCache:
                     await pipeline.execute()
             except self._errors as error:
                 self._writes.fail(time.monotonic())
-                self.counts.troubles[_trouble(error)] += 1
-                self.counts.dropped += len(batch) + len(self._pending)
+                self.meter.troubles[_trouble(error)].inc()
+                self.meter.dropped.inc(len(batch) + len(self._pending))
                 self._pending.clear()
             else:
                 self._writes.succeed()
-                self.counts.stored += len(batch)
+                self.meter.stored.inc(len(batch))
 
     def _miss(self, trouble: Trouble) -> dict[bytes, float]:
-        self.counts.troubles[trouble] += 1
+        self.meter.troubles[trouble].inc()
         return {}
 
 
-def open_shared_cache(url: str, *, timeout_s: float, ttl_s: float) -> SharedCache:
+def open_shared_cache(url: str, meter: CacheMeter, *, timeout_s: float, ttl_s: float) -> SharedCache:
     """Return the cache at a URL, which is not connected yet; SettingsError, without the URL, if it cannot be used."""
     try:
         from redis import asyncio as redis  # noqa: PLC0415  an extra, and 0.1 s that only its users pay
@@ -172,24 +172,22 @@ def open_shared_cache(url: str, *, timeout_s: float, ttl_s: float) -> SharedCach
             "socket_timeout": PATIENCE_S,
             "socket_connect_timeout": PATIENCE_S,
             **redis.connection.parse_url(f"{SCHEMES[scheme]}://{rest}"),
-            "protocol": 2,  # every server speaks it, and a connection is ready after one exchange less
+            "protocol": 2,  # every server knows it, and it saves one round trip per connection
             "driver_info": None,
             "retry": Retry(NoBackoff(), 0),
             "max_connections": LOOKUPS + 1,
         }
         pool = redis.ConnectionPool(**options)
-        pool.connection_class(
-            **pool.connection_kwargs
-        )  # tells now, not later, of an option that does not exist
+        pool.connection_class(**pool.connection_kwargs)  # raises now, not later, if an option does not exist
     except (KeyError, TypeError, ValueError):
         raise SettingsError(
             "cache_url: expected redis://, rediss://, valkey://, valkeys:// or unix:// and an address"
         ) from None
-    return SharedCache(redis.Redis.from_pool(pool), timeout_s=timeout_s, ttl_s=ttl_s)
+    return SharedCache(redis.Redis.from_pool(pool), meter, timeout_s=timeout_s, ttl_s=ttl_s)
 
 
 def _encode(key: bytes, logit: float) -> bytes:
-    """Return a value that can be told from any other: the logit and a checksum of it and its key."""
+    """Return a value that can be verified: the logit and a checksum of it and its key."""
     return _value.pack(logit, _checksum(key, logit))
 
 

@@ -11,17 +11,17 @@ what a ranking reads stays small enough for memory, and several models may have 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 import lmdb
 
-from bundle import Product
+from bundle import PairEncoder, Product
 from bundle.text import Packed
-from service.catalogue.recent import Recent
+from service.catalogue.recent import RecentLookups
 from service.catalogue.record import (
     DIGEST_BYTES,
     FORMAT,
-    Found,
+    ResolvedProduct,
     StoredProduct,
     product_key,
     read_record,
@@ -33,17 +33,6 @@ _PACK_AT_ONCE: Final = 512
 _DELETE_AT_ONCE: Final = 1_000
 
 
-class Packer(Protocol):
-    """What makes payloads: a `PairEncoder`."""
-
-    @property
-    def text_key(self) -> str:
-        """Sixteen hex digits for all that decides about a payload."""
-
-    def pack(self, products: Sequence[Product]) -> list[bytes]:
-        """Return a payload for each product."""
-
-
 @dataclass(frozen=True, slots=True)
 class PutCounts:
     """How many products were written, and how many were there already as they are."""
@@ -53,23 +42,23 @@ class PutCounts:
 
 
 class Catalogue:
-    """The products of a shop in one directory; safe between threads and processes. Every call but `recall` blocks."""
+    """The products of a shop in one directory; safe between threads and processes. Every call but `lookup_recent` blocks."""
 
     def __init__(self, path: Path, max_bytes: int, *, wait_s: float = WRITE_WAIT_S) -> None:
         """Open or create it; CatalogueError if the directory holds something else or cannot be used."""
         self._store = Store(path, max_bytes, FORMAT, wait_s=wait_s)
-        self._recent = Recent()
+        self._recent = RecentLookups()
 
-    def put(self, products: Iterable[StoredProduct], packers: Sequence[Packer]) -> PutCounts:
-        """Store products, all or none, each with a payload of every packer; the last of an id counts.
+    def put(self, products: Iterable[StoredProduct], encoders: Sequence[PairEncoder]) -> PutCounts:
+        """Store products, all or none, each with a payload of every encoder; the last of an id counts.
 
         A product that is there already, texts and payloads, costs a lookup. Refused with CATALOGUE_FULL if not
         all fit.
         """
         given = {product_key(stored.id): stored.product for stored in products}
         records = {key: write_record(product) for key, product in given.items()}
-        changed = self._changed(records, packers)
-        payloads = {_generation(packer.text_key): _packed(packer, given, changed) for packer in packers}
+        changed = self._changed(records, encoders)
+        payloads = {_generation(encoder.text_key): _packed(encoder, given, changed) for encoder in encoders}
         if changed:
             self._write(changed, records, payloads)
         return PutCounts(len(changed), len(given) - len(changed))
@@ -93,28 +82,28 @@ class Catalogue:
             record = transaction.get(product_key(identifier), db=self._store.products)
         return None if record is None else read_record(record)
 
-    def lookup(self, ids: Sequence[str | int], text_key: str) -> list[Found | None]:
+    def lookup(self, ids: Sequence[str | int], text_key: str) -> list[ResolvedProduct | None]:
         """Return for each id what `PairEncoder.encode` needs of its product, None if it is unknown.
 
         A product without a payload under this text key comes with its texts, which `encode` takes as well and
         tokenizes together with the query; `rebuild` sees to it that there are few.
         """
         generation = _generation(text_key)
-        found: list[Found | None] = []
+        found: list[ResolvedProduct | None] = []
         with self._store.read() as transaction:
             for identifier in ids:
                 key = product_key(identifier)
                 value = transaction.get(generation + key, db=self._store.payloads)
                 if value is not None:
-                    found.append(Found(Packed(value[DIGEST_BYTES:]), value[:DIGEST_BYTES]))
+                    found.append(ResolvedProduct(Packed(value[DIGEST_BYTES:]), value[:DIGEST_BYTES]))
                 else:
                     record = transaction.get(key, db=self._store.products)
-                    found.append(None if record is None else Found(*read_record(record)))
+                    found.append(None if record is None else ResolvedProduct(*read_record(record)))
             state: int = transaction.id()
         self._recent.keep(state, text_key, ids, found)
         return found
 
-    def recall(self, ids: Sequence[str | int], text_key: str) -> list[Found | None] | None:
+    def lookup_recent(self, ids: Sequence[str | int], text_key: str) -> list[ResolvedProduct | None] | None:
         """Return what `lookup` would return, None if that is not in memory; the one call that does not block."""
         return self._recent.get(self._store.state, text_key, ids)
 
@@ -129,17 +118,17 @@ class Catalogue:
         with self._store.read() as transaction:
             return self._store.used_bytes(transaction)
 
-    def rebuild(self, packer: Packer, *, step: int = _PACK_AT_ONCE) -> Iterator[int]:
-        """Make the payloads that a packer's text key lacks, `step` products at a time; yield how many of them.
+    def rebuild(self, encoder: PairEncoder, *, step: int = _PACK_AT_ONCE) -> Iterator[int]:
+        """Make the payloads that a encoder's text key lacks, `step` products at a time; yield how many of them.
 
         Stop it between any two steps, and start it again at any time: what is there is passed over. Nothing waits
-        for the packer; a product that was changed meanwhile keeps what its writer gave it.
+        for the encoder; a product that was changed meanwhile keeps what its writer gave it.
         """
-        generation = _generation(packer.text_key)
+        generation = _generation(encoder.text_key)
         last: bytes | None = b""
         while last is not None:
             missing, last = self._missing(generation, last, step)
-            payloads = packer.pack([product for _, product, _ in missing])
+            payloads = encoder.pack([product for _, product, _ in missing])
             if missing:
                 with self._store.write() as transaction:
                     transaction.put(generation, b"", db=self._store.generations)
@@ -150,7 +139,7 @@ class Catalogue:
                     self._store.check_room(transaction)
             yield len(missing)
 
-    def retire(self, text_keys: Collection[str], *, step: int = _DELETE_AT_ONCE) -> Iterator[int]:
+    def prune(self, text_keys: Collection[str], *, step: int = _DELETE_AT_ONCE) -> Iterator[int]:
         """Delete the payloads of all text keys but these, `step` at a time; yield how many of them.
 
         Another process that still serves one of the others goes on with texts.
@@ -171,9 +160,9 @@ class Catalogue:
         """Close it; what is asked of it afterwards is refused."""
         self._store.close()
 
-    def _changed(self, records: Mapping[bytes, bytes], packers: Sequence[Packer]) -> list[bytes]:
+    def _changed(self, records: Mapping[bytes, bytes], encoders: Sequence[PairEncoder]) -> list[bytes]:
         """Return the keys, in order, of what is not stored yet just so, with all its payloads."""
-        generations = [_generation(packer.text_key) for packer in packers]
+        generations = [_generation(encoder.text_key) for encoder in encoders]
         with self._store.read() as transaction:
             return [
                 key
@@ -239,9 +228,9 @@ def _generation(text_key: str) -> bytes:
     return bytes.fromhex(text_key)
 
 
-def _packed(packer: Packer, products: Mapping[bytes, Product], keys: Sequence[bytes]) -> list[bytes]:
+def _packed(encoder: PairEncoder, products: Mapping[bytes, Product], keys: Sequence[bytes]) -> list[bytes]:
     """Return the payloads of some products, made a few at a time so that memory stays bounded."""
     payloads: list[bytes] = []
     for start in range(0, len(keys), _PACK_AT_ONCE):
-        payloads += packer.pack([products[key] for key in keys[start : start + _PACK_AT_ONCE]])
+        payloads += encoder.pack([products[key] for key in keys[start : start + _PACK_AT_ONCE]])
     return payloads

@@ -30,13 +30,13 @@ class StoredProduct:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class ResolvedProduct:
     """A product of the catalogue as `PairEncoder.encode` takes it, and the digest of all its texts."""
 
     product: Packed | Product
     digest: bytes
 
-    def overridden(self, overrides: Product) -> "Found":
+    def with_overrides(self, overrides: Product) -> "ResolvedProduct":
         """Return it with the fields of `overrides` that are not empty in place of its own.
 
         Its digest then stands for the stored texts and these overrides; the same texts, sent otherwise, have another.
@@ -47,8 +47,8 @@ class Found:
         digest = _OVERRIDDEN.copy()
         digest.update(self.digest + product_digest(overrides))
         if isinstance(self.product, Packed):
-            return Found(Packed(self.product.payload, overrides), digest.digest())
-        return Found(self.product._replace(**given), digest.digest())
+            return ResolvedProduct(Packed(self.product.payload, overrides), digest.digest())
+        return ResolvedProduct(self.product._replace(**given), digest.digest())
 
 
 def product_key(identifier: str | int) -> bytes:

@@ -70,13 +70,13 @@ class Store:
     @contextmanager
     def read(self) -> Iterator["lmdb.Transaction[bytes]"]:
         """Give a transaction that sees one state of the store; keep it short, it keeps that state's pages."""
-        with _refusals(), self._environment.begin() as transaction:
+        with _as_refusals(), self._environment.begin() as transaction:
             yield transaction
 
     @property
     def state(self) -> int:
         """A number that every write raises, whichever process wrote: the id of a transaction begun now."""
-        with _refusals():
+        with _as_refusals():
             number: int = self._environment.info()["last_txnid"]
         return number
 
@@ -86,7 +86,7 @@ class Store:
 
         Refused with CATALOGUE_FULL if there is no room, with CATALOGUE_FAILED if another writer does not end.
         """
-        with _refusals(), self._turn():
+        with _as_refusals(), self._writer_lock():
             self._environment.reader_check()  # a reader that was killed would keep its pages for ever
             with self._environment.begin(write=True) as transaction:
                 yield transaction
@@ -130,7 +130,7 @@ class Store:
             raise CatalogueError(f"the catalogue {self._path} is damaged: its file was cut short")
 
     @contextmanager
-    def _turn(self) -> Iterator[None]:
+    def _writer_lock(self) -> Iterator[None]:
         """Wait for this writer's turn among threads and processes; LMDB's own lock knows no deadline.
 
         A lock of this kind ends with its process, and one opened anew each time holds off threads as well.
@@ -156,7 +156,7 @@ def _locked(descriptor: int) -> bool:
 
 
 @contextmanager
-def _refusals() -> Iterator[None]:
+def _as_refusals() -> Iterator[None]:
     """Turn what the database and the disk raise into refusals, and say in the log what it was."""
     try:
         yield

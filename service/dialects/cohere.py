@@ -11,19 +11,18 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta, Raw, Struct
 
-from service.api.mend import id_of, text_of
-from service.api.schema import decode
+from service.api.lenient import as_id, as_text
 from service.dialects.dialect import (
-    Ask,
     AtLeastOne,
     Dialect,
-    Refusal,
-    Scored,
-    ask_one,
+    ErrorReply,
+    ScoringRequest,
+    ScoringResult,
     best_first,
+    scoring_request,
 )
 from service.domain.query import TEXT_FIELDS, Document, Identifier
-from service.errors import Reason, Refused, said
+from service.errors import Location, Reason, Refused, error_message
 from service.settings import Settings
 
 Map = dict[str, Raw]  # unread, so that it goes back as it came
@@ -50,27 +49,23 @@ class V2Request(Struct):
 
 
 _ID: Final = msgspec.json.Decoder(Identifier | None)
-_V1: Final = msgspec.json.Decoder(V1Request)
-_V2: Final = msgspec.json.Decoder(V2Request)
 
 
-def parse_v1(body: bytes, limits: Settings) -> Ask:
-    """Read a request of version 1."""
-    request = decode(_V1, body)
-    documents = chosen_fields(request.documents, request.rank_fields)
+def convert_v1(request: V1Request, limits: Settings) -> ScoringRequest:
+    """Return what a request of version 1 asks to score."""
+    documents = select_fields(request.documents, request.rank_fields)
     returned = request.documents if request.return_documents else None
     answer = partial(_answer, top=request.top_n, returned=returned, version="1")
-    return ask_one(request.query, documents, limits, answer)
+    return scoring_request(request.query, documents, limits, answer)
 
 
-def parse_v2(body: bytes, limits: Settings) -> Ask:
-    """Read a request of version 2."""
-    request = decode(_V2, body)
+def convert_v2(request: V2Request, limits: Settings) -> ScoringRequest:
+    """Return what a request of version 2 asks to score."""
     answer = partial(_answer, top=request.top_n, returned=None, version="2")
-    return ask_one(request.query, request.documents, limits, answer)
+    return scoring_request(request.query, request.documents, limits, answer)
 
 
-def chosen_fields(
+def select_fields(
     documents: Sequence[str | Map], rank_fields: Sequence[str] | None, name: str = "documents"
 ) -> list[str | Document]:
     """Return documents as this service knows them; a chosen key that it does not know is read as text.
@@ -93,37 +88,39 @@ def chosen_fields(
 
 def _chosen(document: Map, names: Sequence[str]) -> Document | None:
     """Return the chosen texts of a map, None if there are none, and no id either."""
-    texts = {name: text_of(document[name]) for name in names if name in document}
+    texts = {name: as_text(document[name]) for name in names if name in document}
     known: dict[str, Any] = {name: texts.pop(name) for name in TEXT_FIELDS if name in texts}
     if texts:
-        told = [known.get("text"), *texts.values()]
-        known["text"] = "\n".join(text for text in told if text)
+        lines = [known.get("text"), *texts.values()]
+        known["text"] = "\n".join(text for text in lines if text)
     if "id" in document:
-        known["id"] = _ID.decode(msgspec.json.encode(id_of(document["id"])))
+        known["id"] = _ID.decode(msgspec.json.encode(as_id(document["id"])))
     return None if all(value is None for value in known.values()) else Document(**known)
 
 
-def _answer(scored: Scored, *, top: int | None, returned: Sequence[str | Map] | None, version: str) -> bytes:
+def _answer(
+    scored: ScoringResult, *, top: int | None, returned: Sequence[str | Map] | None, version: str
+) -> bytes:
     ranking = scored.ranking
     results: list[dict[str, object]] = [
         {"index": index, "relevance_score": score} for index, score in best_first(scored, top)
     ]
     if returned is not None:
-        for result, place in zip(results, ranking.places, strict=False):
-            document = returned[place.index]
+        for result, product in zip(results, ranking.products, strict=False):
+            document = returned[product.index]
             result["document"] = {"text": document} if isinstance(document, str) else document
     meta = {
         "api_version": {"version": version},
-        "billed_units": {"search_units": -(-len(ranking.places) // SEARCH_DOCUMENTS)},
+        "billed_units": {"search_units": -(-len(ranking.products) // SEARCH_DOCUMENTS)},
         "tokens": {"input_tokens": ranking.used_tokens, "output_tokens": 0},
     }
     return msgspec.json.encode({"id": scored.id, "results": results, "meta": meta})
 
 
-def refuse(reason: Reason, loc: tuple[str | int, ...], request_id: str) -> Refusal:
+def render_error(reason: Reason, loc: Location, request_id: str) -> ErrorReply:
     """Write an error as Cohere does."""
-    return reason.status, msgspec.json.encode({"id": request_id, "message": said(reason, loc)})
+    return reason.status, msgspec.json.encode({"id": request_id, "message": error_message(reason, loc)})
 
 
-V1: Final = Dialect("cohere", parse_v1, refuse, V1Request)
-V2: Final = Dialect("cohere", parse_v2, refuse, V2Request)
+V1: Final = Dialect("cohere", V1Request, convert_v1, render_error)
+V2: Final = Dialect("cohere", V2Request, convert_v2, render_error)

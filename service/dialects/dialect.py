@@ -7,29 +7,31 @@ Invariant: a score is written as a decimal with a dot, and what could not be sco
 import itertools
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Final, TypeVar
+from functools import cache
+from typing import Annotated, Any, Final, TypeVar
 
+import msgspec
 import numpy as np
 from msgspec import Meta, Raw, Struct
 from numpy.typing import NDArray
 
 from bundle import Manifest
-from service.api.schema import check_query, to_products
+from service.api.schema import check_query, decode, to_products
 from service.domain import ranking
-from service.domain.budget import NO_WISH, Wish
-from service.domain.query import Asked, Document
+from service.domain.budget import NO_REQUESTED_TERMS, RequestedTerms
+from service.domain.query import Document, RequestedProduct
 from service.domain.ranking import Ranking
-from service.errors import Reason, Refused
+from service.errors import Location, Reason, Refused
 from service.settings import Settings
-from service.telemetry.meters import Spoken
+from service.telemetry.meters import DialectName
 
 AtLeastOne = Annotated[int, Meta(ge=1)]
-Refusal = tuple[int, bytes]
-Refuse = Callable[[Reason, tuple[str | int, ...], str], Refusal]
+ErrorReply = tuple[int, bytes]
+RenderError = Callable[[Reason, Location, str], ErrorReply]
 """Writes the status and the body of an error, of its reason, its place and the request's id."""
 Value = TypeVar("Value")
 
-MEANINGLESS: Final = frozenset(
+NO_EFFECT_KEYS: Final = frozenset(
     {
         "max_chunks_per_doc",
         "max_tokens_per_doc",
@@ -43,11 +45,11 @@ MEANINGLESS: Final = frozenset(
 )
 """Keys that other APIs document and that have no meaning here, at whatever path."""
 
-_ANYBODYS: Final = MEANINGLESS | {"model", "priority", "truncate", "truncation_direction"}
+_COMMON_KEYS: Final = NO_EFFECT_KEYS | {"model", "priority", "truncate", "truncation_direction"}
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
+class ScoringResult:
     """A request that was scored, and the facts that an answer may name."""
 
     id: str
@@ -60,55 +62,57 @@ class Scored:
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class ScoringRequest:
     """A request in any dialect: each query with its products, and how its answer is written.
 
-    `model` is the model that it insists on, if any; `measured` asks how much of each text is read; `wish` is what its
-    body says of budget, priority and failure; `ignored` are keys of it that nobody here knows.
+    `model` is the model that it insists on, if any; `measured` asks how much of each text is read; `requested_terms` is what its
+    body says of budget, priority and failure; `ignored` are its unknown keys.
     """
 
-    groups: Sequence[tuple[str, Sequence[Asked]]]
-    answer: Callable[[Scored], bytes]
+    groups: Sequence[tuple[str, Sequence[RequestedProduct]]]
+    answer: Callable[[ScoringResult], bytes]
     model: str | None = None
     measured: bool = False
-    wish: Wish = NO_WISH
+    requested_terms: RequestedTerms = NO_REQUESTED_TERMS
     ignored: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """One API that this service speaks; its requests have the keys of `request`."""
+    """One API that is answered here: `convert` takes the `request` that a body is decoded to."""
 
-    name: Spoken
-    parse: Callable[[bytes, Settings], Ask]
-    refuse: Refuse
+    name: DialectName
     request: type[Struct]
+    convert: Callable[[Any, Settings], ScoringRequest]  # Any, as each has a request type of its own
+    render_error: RenderError
+
+    def parse(self, body: bytes, limits: Settings) -> ScoringRequest:
+        """Read a request; Refused if it is none of this API."""
+        return self.convert(decode(_decoder(self.request), body), limits)
 
     def unknown(self, keys: Collection[str]) -> int:
-        """Return how many of a request's keys nobody here knows."""
-        return len(set(keys) - set(self.request.__struct_fields__) - _ANYBODYS)
+        """Return how many of a request's keys are unknown here."""
+        return len(set(keys) - set(self.request.__struct_fields__) - _COMMON_KEYS)
 
 
-def one_query(query: str, documents: Sequence[str | Document], limits: Settings, name: str) -> list[Asked]:
-    """Check a query and its documents, which stand under `name`, against the limits."""
-    check_query(query, limits, "query")
-    return to_products(documents, limits, name)
+_decoder = cache(msgspec.json.Decoder)  # one for each request type
 
 
-def ask_one(
+def scoring_request(
     query: str,
     documents: Sequence[str | Document],
     limits: Settings,
-    answer: Callable[[Scored], bytes],
+    answer: Callable[[ScoringResult], bytes],
     name: str = "documents",
-) -> Ask:
+) -> ScoringRequest:
     """Return one query and its documents, which stand under `name`, as a request to score."""
-    return Ask([(query, one_query(query, documents, limits, name))], answer)
+    check_query(query, limits, "query")
+    return ScoringRequest([(query, to_products(documents, limits, name))], answer)
 
 
-def paired(
+def pair_up(
     queries: Sequence[str], texts: Sequence[str], limits: Settings, names: tuple[str, str]
-) -> list[tuple[str, list[Asked]]]:
+) -> list[tuple[str, list[RequestedProduct]]]:
     """Pair one query with all texts, one text with all queries, or as many of both; adjacent equal queries join."""
     if 1 not in {len(queries), len(texts)} and len(queries) != len(texts):
         raise Refused(Reason.UNPAIRED_TEXTS)
@@ -134,22 +138,22 @@ def decimal(value: float) -> Raw:
     return Raw(ranking.decimal(value))
 
 
-def best_first(scored: Scored, top: int | None, *, raw: bool = False) -> list[tuple[int, Raw]]:
+def best_first(scored: ScoringResult, top: int | None, *, raw: bool = False) -> list[tuple[int, Raw]]:
     """Return index and score of the best documents; `raw` gives logits, and is Refused where one is missing."""
-    places = scored.ranking.places
+    products = scored.ranking.products
     if not raw:
-        return [(place.index, decimal(place.score)) for place in places[:top]]
+        return [(ranked.index, decimal(ranked.score)) for ranked in products[:top]]
     logits = finite_logits(scored)
     order = np.argsort(-logits, kind="stable")[:top].tolist()
     return [(index, decimal(logits[index])) for index in order]
 
 
-def in_order(scored: Scored, *, raw: bool = False) -> list[Raw]:
+def scores_in_order(scored: ScoringResult, *, raw: bool = False) -> list[Raw]:
     """Return the score of each pair in the order of the request."""
     return [score for _, score in sorted(best_first(scored, None, raw=raw), key=lambda pair: pair[0])]
 
 
-def finite_logits(scored: Scored) -> NDArray[np.float32]:
+def finite_logits(scored: ScoringResult) -> NDArray[np.float32]:
     """Return all logits; Refused if the engine failed on one, as JSON has no number to say so."""
     if scored.ranking.unscored.total:
         raise Refused(Reason.UNSCORED)

@@ -10,9 +10,16 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from service.api.schema import decode
-from service.dialects.dialect import Ask, AtLeastOne, Dialect, Refusal, Scored, ask_one, best_first
-from service.errors import Reason, said
+from service.dialects.dialect import (
+    AtLeastOne,
+    Dialect,
+    ErrorReply,
+    ScoringRequest,
+    ScoringResult,
+    best_first,
+    scoring_request,
+)
+from service.errors import Location, Reason, error_message
 from service.settings import Settings
 
 
@@ -26,16 +33,12 @@ class Request(Struct):
     raw_scores: bool | None = None
 
 
-_REQUEST: Final = msgspec.json.Decoder(Request)
+def convert(request: Request, limits: Settings) -> ScoringRequest:
+    """Return what a request asks to score."""
+    return scoring_request(request.query, request.documents, limits, partial(_answer, request))
 
 
-def parse(body: bytes, limits: Settings) -> Ask:
-    """Read a request."""
-    request = decode(_REQUEST, body)
-    return ask_one(request.query, request.documents, limits, partial(_answer, request))
-
-
-def _answer(request: Request, scored: Scored) -> bytes:
+def _answer(request: Request, scored: ScoringResult) -> bytes:
     results: list[dict[str, object]] = []
     for index, score in best_first(scored, request.top_n, raw=bool(request.raw_scores)):
         results.append({"relevance_score": score, "index": index})
@@ -53,13 +56,13 @@ def _answer(request: Request, scored: Scored) -> bytes:
     return msgspec.json.encode(answer)
 
 
-def refuse(reason: Reason, loc: tuple[str | int, ...], request_id: str) -> Refusal:  # noqa: ARG001  infinity names none
+def render_error(reason: Reason, loc: Location, request_id: str) -> ErrorReply:  # noqa: ARG001  infinity names none
     """Write an error as infinity does: a list of details for what is invalid, an object for all else."""
     if reason.status == 422:
         detail = {"loc": ["body", *loc], "msg": reason.message, "type": reason.code}
         return 422, msgspec.json.encode({"detail": [detail]})
-    error = {"message": said(reason, loc), "type": reason.code, "param": None, "code": reason.status}
+    error = {"message": error_message(reason, loc), "type": reason.code, "param": None, "code": reason.status}
     return reason.status, msgspec.json.encode({"error": error})
 
 
-INFINITY: Final = Dialect("infinity", parse, refuse, Request)
+INFINITY: Final = Dialect("infinity", Request, convert, render_error)

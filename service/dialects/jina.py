@@ -10,19 +10,18 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from service.api.schema import decode
 from service.dialects.dialect import (
-    Ask,
     AtLeastOne,
     Dialect,
-    Refusal,
-    Scored,
+    ErrorReply,
+    ScoringRequest,
+    ScoringResult,
     as_object,
-    ask_one,
     best_first,
+    scoring_request,
 )
 from service.domain.query import Document
-from service.errors import Reason, said
+from service.errors import Location, Reason, error_message
 from service.settings import Settings
 
 
@@ -35,16 +34,12 @@ class Request(Struct):
     return_documents: bool | None = None
 
 
-_REQUEST: Final = msgspec.json.Decoder(Request)
+def convert(request: Request, limits: Settings) -> ScoringRequest:
+    """Return what a request asks to score."""
+    return scoring_request(request.query, request.documents, limits, partial(_answer, request))
 
 
-def parse(body: bytes, limits: Settings) -> Ask:
-    """Read a request."""
-    request = decode(_REQUEST, body)
-    return ask_one(request.query, request.documents, limits, partial(_answer, request))
-
-
-def _answer(request: Request, scored: Scored) -> bytes:
+def _answer(request: Request, scored: ScoringResult) -> bytes:
     results: list[dict[str, object]] = []
     for index, score in best_first(scored, request.top_n):
         results.append({"index": index, "relevance_score": score})
@@ -56,9 +51,9 @@ def _answer(request: Request, scored: Scored) -> bytes:
     return msgspec.json.encode(answer)
 
 
-def refuse(reason: Reason, loc: tuple[str | int, ...], request_id: str) -> Refusal:  # noqa: ARG001  Jina names none
+def render_error(reason: Reason, loc: Location, request_id: str) -> ErrorReply:  # noqa: ARG001  Jina names none
     """Write an error as Jina does."""
-    return reason.status, msgspec.json.encode({"detail": said(reason, loc)})
+    return reason.status, msgspec.json.encode({"detail": error_message(reason, loc)})
 
 
-JINA: Final = Dialect("jina", parse, refuse, Request)
+JINA: Final = Dialect("jina", Request, convert, render_error)

@@ -15,10 +15,10 @@ from msgspec import Meta, Struct
 
 from bundle import Manifest
 from service.api.schema import decode
-from service.dialects.dialect import Ask, Refusal, Scored, in_order, paired
-from service.errors import Reason, Refused, said
+from service.dialects.dialect import ErrorReply, ScoringRequest, ScoringResult, pair_up, scores_in_order
+from service.errors import Location, Reason, Refused, error_message
 from service.settings import Settings
-from service.telemetry.tally import Sum, Tally
+from service.telemetry.model_stats import DurationSum, ModelStats
 
 INPUTS: Final = ("query", "document")
 OUTPUTS: Final = {"score": "FP32", "label": "BYTES"}
@@ -62,7 +62,7 @@ _INDEX: Final = msgspec.json.Decoder(IndexRequest)
 _INFER: Final = msgspec.json.Decoder(InferRequest)
 
 
-def parse_infer(body: bytes, limits: Settings, *, json_bytes: int | None = None) -> Ask:
+def parse_infer(body: bytes, limits: Settings, *, json_bytes: int | None = None) -> ScoringRequest:
     """Read a request; `json_bytes` of the body are JSON, what follows are the inputs' bytes."""
     request = decode(_INFER, body[:json_bytes])
     rest = b"" if json_bytes is None else body[json_bytes:]
@@ -79,9 +79,9 @@ def parse_infer(body: bytes, limits: Settings, *, json_bytes: int | None = None)
         raise Refused(Reason.INVALID_FIELD, ("inputs",))
     if len(texts["query"]) not in {1, len(texts["document"])}:
         raise Refused(Reason.UNPAIRED_TEXTS, ("inputs",))
-    groups = paired(texts["query"], texts["document"], limits, ("inputs", "inputs"))
+    groups = pair_up(texts["query"], texts["document"], limits, ("inputs", "inputs"))
     (shape,) = (tensor.shape for tensor in request.inputs if tensor.name == "document")
-    return Ask(groups, partial(_answer, _wanted(request), shape, request.id))
+    return ScoringRequest(groups, partial(_answer, _wanted(request), shape, request.id))
 
 
 def _texts(tensor: Tensor, rest: bytes, index: int) -> tuple[list[str], bytes]:
@@ -120,9 +120,11 @@ def _wanted(request: InferRequest) -> list[str]:
     return [wanted.name for wanted in request.outputs or ()] or list(OUTPUTS)
 
 
-def _answer(wanted: Sequence[str], shape: Sequence[int], request_id: str | None, scored: Scored) -> bytes:
-    labels = {place.index: place.label or "" for place in scored.ranking.places}
-    data = {"score": in_order(scored), "label": [labels[index] for index in range(len(labels))]}
+def _answer(
+    wanted: Sequence[str], shape: Sequence[int], request_id: str | None, scored: ScoringResult
+) -> bytes:
+    labels = {product.index: product.label or "" for product in scored.ranking.products}
+    data = {"score": scores_in_order(scored), "label": [labels[index] for index in range(len(labels))]}
     answer: dict[str, object] = {
         "model_name": scored.manifest.name,
         "model_version": scored.manifest.version,
@@ -164,31 +166,31 @@ def model_config(manifest: Manifest) -> Mapping[str, object]:
     }
 
 
-def model_stats(manifest: Manifest, tally: Tally) -> Mapping[str, object]:
+def model_stats(manifest: Manifest, stats: ModelStats) -> Mapping[str, object]:
     """Say what a model was asked, as Triton does: an inference is a document, an execution an answer."""
-    stages = tally.stages
+    stages = stats.stages
     return {
         "name": manifest.name,
         "version": manifest.version,
-        "last_inference": int(tally.last_s * 1_000),
-        "inference_count": tally.documents,
-        "execution_count": tally.whole.count + tally.failing.count,
+        "last_inference": int(stats.last_s * 1_000),
+        "inference_count": stats.documents,
+        "execution_count": stats.whole.count + stats.failing.count,
         "inference_stats": {
-            "success": _duration(tally.whole),
-            "fail": _duration(tally.failing),
+            "success": _duration(stats.whole),
+            "fail": _duration(stats.failing),
             "queue": _duration(stages["queue"]),
             "compute_input": _duration(stages["tokenize"]),
             "compute_infer": _duration(stages["infer"]),
             "compute_output": _duration(stages["respond"]),
-            "cache_hit": _duration(tally.cached),
-            "cache_miss": {"count": tally.documents - tally.cached.count, "ns": 0},
+            "cache_hit": _duration(stats.cached),
+            "cache_miss": {"count": stats.documents - stats.cached.count, "ns": 0},
         },
         "batch_stats": [],
     }
 
 
-def _duration(told: Sum) -> Mapping[str, int]:
-    return {"count": told.count, "ns": round(told.seconds * 1e9)}
+def _duration(total: DurationSum) -> Mapping[str, int]:
+    return {"count": total.count, "ns": round(total.seconds * 1e9)}
 
 
 def wants_ready(body: bytes) -> bool:
@@ -202,7 +204,7 @@ def model_index(manifest: Manifest, *, is_ready: bool) -> Mapping[str, object]:
     return {"name": manifest.name, "version": manifest.version, "state": state, "reason": ""}
 
 
-def refuse(reason: Reason, loc: tuple[str | int, ...], request_id: str) -> Refusal:  # noqa: ARG001  the protocol has none
+def render_error(reason: Reason, loc: Location, request_id: str) -> ErrorReply:  # noqa: ARG001  the protocol has none
     """Write an error as the protocol does, with Triton's statuses: 400 for invalid, 503 for overloaded."""
     status = {422: 400, 429: 503}.get(reason.status, reason.status)
-    return status, msgspec.json.encode({"error": said(reason, loc)})
+    return status, msgspec.json.encode({"error": error_message(reason, loc)})

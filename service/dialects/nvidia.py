@@ -9,10 +9,16 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from service.api.schema import decode
-from service.dialects.dialect import Ask, Dialect, Refusal, Scored, ask_one, best_first
+from service.dialects.dialect import (
+    Dialect,
+    ErrorReply,
+    ScoringRequest,
+    ScoringResult,
+    best_first,
+    scoring_request,
+)
 from service.domain.query import Document
-from service.errors import Reason, said
+from service.errors import Location, Reason, error_message
 from service.settings import Settings
 
 
@@ -29,16 +35,12 @@ class Request(Struct):
     passages: list[Document]
 
 
-_REQUEST: Final = msgspec.json.Decoder(Request)
+def convert(request: Request, limits: Settings) -> ScoringRequest:
+    """Return what a request asks to score."""
+    return scoring_request(request.query.text, request.passages, limits, _answer, "passages")
 
 
-def parse(body: bytes, limits: Settings) -> Ask:
-    """Read a request."""
-    request = decode(_REQUEST, body)
-    return ask_one(request.query.text, request.passages, limits, _answer, "passages")
-
-
-def _answer(scored: Scored) -> bytes:
+def _answer(scored: ScoringResult) -> bytes:
     tokens = scored.ranking.used_tokens
     answer = {
         "rankings": [{"index": index, "logit": logit} for index, logit in best_first(scored, None, raw=True)],
@@ -47,13 +49,13 @@ def _answer(scored: Scored) -> bytes:
     return msgspec.json.encode(answer)
 
 
-def refuse(reason: Reason, loc: tuple[str | int, ...], request_id: str) -> Refusal:  # noqa: ARG001  it names none
+def render_error(reason: Reason, loc: Location, request_id: str) -> ErrorReply:  # noqa: ARG001  it names none
     """Write an error as the NIM does; its clients show `detail`."""
     kind = "invalid_request_error" if reason.status < 500 else "internal_server_error"
-    told = said(reason, loc)
+    message = error_message(reason, loc)
     return reason.status, msgspec.json.encode(
-        {"object": "error", "message": told, "detail": told, "type": kind}
+        {"object": "error", "message": message, "detail": message, "type": kind}
     )
 
 
-RANKING: Final = Dialect("nvidia", parse, refuse, Request)
+RANKING: Final = Dialect("nvidia", Request, convert, render_error)

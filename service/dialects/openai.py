@@ -7,8 +7,8 @@ Invariant: the code is ours, closed, and nothing of the path is in an error.
 import msgspec
 from msgspec import Struct
 
-from service.dialects.dialect import Refusal
-from service.errors import Reason, said
+from service.dialects.dialect import ErrorReply
+from service.errors import Location, Reason, error_message
 
 
 class Fault(Struct):
@@ -26,9 +26,9 @@ class ErrorObject(Struct):
     error: Fault
 
 
-def refuse(reason: Reason, loc: tuple[str | int, ...], request_id: str) -> Refusal:  # noqa: ARG001  OpenAI names it in a header
+def render_error(reason: Reason, loc: Location, request_id: str) -> ErrorReply:  # noqa: ARG001  OpenAI names it in a header
     """Write an error as OpenAI does."""
     kind = "server_error" if reason.status >= 500 else "invalid_request_error"
     return reason.status, msgspec.json.encode(
-        ErrorObject(Fault(said(reason, loc), kind, param=None, code=reason.code))
+        ErrorObject(Fault(error_message(reason, loc), kind, param=None, code=reason.code))
     )

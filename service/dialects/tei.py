@@ -12,20 +12,19 @@ import msgspec
 from msgspec import Struct
 
 from bundle.score import class_probabilities
-from service.api.schema import decode
 from service.dialects.dialect import (
-    Ask,
     AtLeastOne,
     Dialect,
-    Refusal,
-    Scored,
-    ask_one,
+    ErrorReply,
+    ScoringRequest,
+    ScoringResult,
     best_first,
     decimal,
     finite_logits,
-    paired,
+    pair_up,
+    scoring_request,
 )
-from service.errors import Reason, Refused, said
+from service.errors import Location, Reason, Refused, error_message
 from service.settings import Settings
 
 _TYPES: Final = {
@@ -54,20 +53,15 @@ class PredictRequest(Struct):
     raw_scores: bool | None = None
 
 
-_RERANK: Final = msgspec.json.Decoder(RerankRequest)
-_PREDICT: Final = msgspec.json.Decoder(PredictRequest)
-
-
-def parse_rerank(body: bytes, limits: Settings) -> Ask:
+def convert_rerank(request: RerankRequest, limits: Settings) -> ScoringRequest:
     """Read a request to rank texts."""
-    request = decode(_RERANK, body)
     name, texts = ("texts", request.texts) if request.texts is not None else ("documents", request.documents)
     if texts is None:
         raise Refused(Reason.MISSING_DOCUMENTS)
-    return ask_one(request.query, texts, limits, partial(_answer_rerank, request, texts), name)
+    return scoring_request(request.query, texts, limits, partial(_answer_rerank, request, texts), name)
 
 
-def _answer_rerank(request: RerankRequest, texts: Sequence[str], scored: Scored) -> bytes:
+def _answer_rerank(request: RerankRequest, texts: Sequence[str], scored: ScoringResult) -> bytes:
     ranks: list[dict[str, object]] = []
     for index, score in best_first(scored, request.top_n, raw=bool(request.raw_scores)):
         ranks.append({"index": index, "score": score})
@@ -76,9 +70,8 @@ def _answer_rerank(request: RerankRequest, texts: Sequence[str], scored: Scored)
     return msgspec.json.encode(ranks)
 
 
-def parse_predict(body: bytes, limits: Settings) -> Ask:
+def convert_predict(request: PredictRequest, limits: Settings) -> ScoringRequest:
     """Read pairs to classify; a text alone has no query to be relevant to."""
-    request = decode(_PREDICT, body)
     if request.raw_scores:
         raise Refused(Reason.UNSUPPORTED_OPTION, ("raw_scores",))  # a class has a probability, not a logit
     if isinstance(request.inputs, str):
@@ -90,11 +83,11 @@ def parse_predict(body: bytes, limits: Settings) -> Ask:
     if (len(pairs) != len(request.inputs) and not is_single) or any(len(pair) != 2 for pair in pairs):
         raise Refused(Reason.UNPAIRED_TEXTS, ("inputs",))
     queries, texts = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-    groups = paired(queries, texts, limits, ("inputs", "inputs"))
-    return Ask(groups, partial(_answer_predict, is_single=is_single))
+    groups = pair_up(queries, texts, limits, ("inputs", "inputs"))
+    return ScoringRequest(groups, partial(_answer_predict, is_single=is_single))
 
 
-def _answer_predict(scored: Scored, *, is_single: bool) -> bytes:
+def _answer_predict(scored: ScoringResult, *, is_single: bool) -> bytes:
     manifest = scored.manifest
     names = [label.name for label in manifest.labels]
     rows = class_probabilities(finite_logits(scored), manifest.calibration).tolist()
@@ -108,11 +101,11 @@ def _answer_predict(scored: Scored, *, is_single: bool) -> bytes:
     return msgspec.json.encode(predictions[0] if is_single else predictions)
 
 
-def refuse(reason: Reason, loc: tuple[str | int, ...], request_id: str) -> Refusal:  # noqa: ARG001  TEI names none
+def render_error(reason: Reason, loc: Location, request_id: str) -> ErrorReply:  # noqa: ARG001  TEI names none
     """Write an error as TEI does."""
     kind, status = _TYPES.get(reason, ("validation", reason.status))
-    return status, msgspec.json.encode({"error": said(reason, loc), "error_type": kind})
+    return status, msgspec.json.encode({"error": error_message(reason, loc), "error_type": kind})
 
 
-RERANK: Final = Dialect("tei", parse_rerank, refuse, RerankRequest)
-PREDICT: Final = Dialect("tei", parse_predict, refuse, PredictRequest)
+RERANK: Final = Dialect("tei", RerankRequest, convert_rerank, render_error)
+PREDICT: Final = Dialect("tei", PredictRequest, convert_predict, render_error)

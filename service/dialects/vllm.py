@@ -11,10 +11,16 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from service.api.schema import decode
 from service.dialects import jina
-from service.dialects.dialect import Ask, Dialect, Refusal, Scored, in_order, paired
-from service.errors import Reason, Refused, said
+from service.dialects.dialect import (
+    Dialect,
+    ErrorReply,
+    ScoringRequest,
+    ScoringResult,
+    pair_up,
+    scores_in_order,
+)
+from service.errors import Location, Reason, Refused, error_message
 from service.settings import Settings
 
 SPELLINGS: Final = (
@@ -42,18 +48,14 @@ class Request(Struct):
     activation: bool | None = None
 
 
-_REQUEST: Final = msgspec.json.Decoder(Request)
-
-
-def parse(body: bytes, limits: Settings) -> Ask:
-    """Read a request."""
-    request = decode(_REQUEST, body)
+def convert(request: Request, limits: Settings) -> ScoringRequest:
+    """Return what a request asks to score."""
     for names in SPELLINGS:
         first, second = getattr(request, names[0]), getattr(request, names[1])
         if first is not None and second is not None:
-            groups = paired(_listed(first), _listed(second), limits, names)
+            groups = pair_up(_listed(first), _listed(second), limits, names)
             is_raw = request.use_activation is False or request.activation is False
-            return Ask(groups, partial(_answer, raw=is_raw))
+            return ScoringRequest(groups, partial(_answer, raw=is_raw))
     raise Refused(Reason.MISSING_DOCUMENTS)
 
 
@@ -61,8 +63,8 @@ def _listed(texts: Texts) -> list[str]:
     return [texts] if isinstance(texts, str) else texts
 
 
-def _answer(scored: Scored, *, raw: bool) -> bytes:
-    scores = in_order(scored, raw=raw)
+def _answer(scored: ScoringResult, *, raw: bool) -> bytes:
+    scores = scores_in_order(scored, raw=raw)
     tokens = scored.ranking.used_tokens
     answer = {
         "id": f"score-{scored.id}",
@@ -75,13 +77,13 @@ def _answer(scored: Scored, *, raw: bool) -> bytes:
     return msgspec.json.encode(answer)
 
 
-def refuse(reason: Reason, loc: tuple[str | int, ...], request_id: str) -> Refusal:  # noqa: ARG001  vLLM names none
+def render_error(reason: Reason, loc: Location, request_id: str) -> ErrorReply:  # noqa: ARG001  vLLM names none
     """Write an error as vLLM does."""
     status = 400 if reason.status == 422 else reason.status
     kind = _TYPES.get(status, HTTPStatus(status).phrase)
-    error = {"message": said(reason, loc), "type": kind, "param": None, "code": status}
+    error = {"message": error_message(reason, loc), "type": kind, "param": None, "code": status}
     return status, msgspec.json.encode({"error": error})
 
 
-SCORE: Final = Dialect("vllm", parse, refuse, Request)
-RERANK: Final = Dialect("vllm", jina.parse, refuse, jina.Request)
+SCORE: Final = Dialect("vllm", Request, convert, render_error)
+RERANK: Final = Dialect("vllm", jina.Request, jina.convert, render_error)

@@ -10,9 +10,16 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from service.api.schema import decode
-from service.dialects.dialect import Ask, AtLeastOne, Dialect, Refusal, Scored, ask_one, best_first
-from service.errors import Reason, said
+from service.dialects.dialect import (
+    AtLeastOne,
+    Dialect,
+    ErrorReply,
+    ScoringRequest,
+    ScoringResult,
+    best_first,
+    scoring_request,
+)
+from service.errors import Location, Reason, error_message
 from service.settings import Settings
 
 
@@ -25,16 +32,12 @@ class Request(Struct):
     return_documents: bool | None = None
 
 
-_REQUEST: Final = msgspec.json.Decoder(Request)
+def convert(request: Request, limits: Settings) -> ScoringRequest:
+    """Return what a request asks to score."""
+    return scoring_request(request.query, request.documents, limits, partial(_answer, request))
 
 
-def parse(body: bytes, limits: Settings) -> Ask:
-    """Read a request."""
-    request = decode(_REQUEST, body)
-    return ask_one(request.query, request.documents, limits, partial(_answer, request))
-
-
-def _answer(request: Request, scored: Scored) -> bytes:
+def _answer(request: Request, scored: ScoringResult) -> bytes:
     data: list[dict[str, object]] = []
     for index, score in best_first(scored, request.top_k):
         data.append({"index": index, "relevance_score": score})
@@ -44,10 +47,10 @@ def _answer(request: Request, scored: Scored) -> bytes:
     return msgspec.json.encode({"object": "list", "data": data, "model": scored.model, "usage": usage})
 
 
-def refuse(reason: Reason, loc: tuple[str | int, ...], request_id: str) -> Refusal:  # noqa: ARG001  Voyage names none
+def render_error(reason: Reason, loc: Location, request_id: str) -> ErrorReply:  # noqa: ARG001  Voyage names none
     """Write an error as Voyage does; its client raises a plain APIError for a body without `detail`."""
     status = 400 if reason.status == 422 else reason.status
-    return status, msgspec.json.encode({"detail": said(reason, loc)})
+    return status, msgspec.json.encode({"detail": error_message(reason, loc)})
 
 
-VOYAGE: Final = Dialect("voyage", parse, refuse, Request)
+VOYAGE: Final = Dialect("voyage", Request, convert, render_error)

@@ -12,7 +12,7 @@ from typing import Final, Literal, TypeVar, get_args
 from service.errors import Reason, Refused
 from service.settings import Settings
 
-Word = TypeVar("Word", bound=str)
+Choice = TypeVar("Choice", bound=str)
 Priority = Literal["search", "autocomplete", "offline"]
 OnFailure = Literal["degrade", "error"]
 _ON_FAILURE: Final[tuple[OnFailure, ...]] = get_args(OnFailure)
@@ -20,15 +20,15 @@ PRIORITIES: Final[tuple[Priority, ...]] = get_args(Priority)
 """Most urgent first: somebody waits for a search page, types on in a box, or does not wait at all."""
 
 TERMS_HEADERS: Final = ("x-tenant", "x-budget-ms", "x-priority", "x-on-failure")
-ANYBODY: Final = "default"
+DEFAULT_TENANT: Final = "default"
 """The tenant of a request that names none that is known."""
 
-LEAST_BUDGET_S: Final = 0.001
-RESPOND_S: Final = 0.003  # kept back for writing the answer, benchmarks/overload.py
+MIN_BUDGET_S: Final = 0.001
+RESPOND_S: Final = 0.003  # kept back for writing the answer, benchmarks/service/overload.py
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class RequestedTerms:
     """What a request asks for; None leaves it to the headers and the settings."""
 
     budget_ms: float | None = None
@@ -36,7 +36,7 @@ class Wish:
     on_failure: OnFailure | None = None
 
 
-NO_WISH: Final = Wish()
+NO_REQUESTED_TERMS: Final = RequestedTerms()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +68,15 @@ def to_priority(value: Priority | int | None) -> Priority | None:
 def tenant_of(headers: Mapping[str, str], key_name: str | None, limits: Settings) -> str:
     """Return whose a request is: that of its key, else of its header `x-tenant`, if the settings know it."""
     named = headers.get("x-tenant") if key_name is None else key_name
-    return named if named in limits.tenant_weights else ANYBODY
+    return named if named in limits.tenant_weights else DEFAULT_TENANT
 
 
-def settle(
-    wish: Wish, headers: Mapping[str, str], tenant: str, first_byte_s: float, limits: Settings
+def resolve_terms(
+    requested_terms: RequestedTerms,
+    headers: Mapping[str, str],
+    tenant: str,
+    first_byte_s: float,
+    limits: Settings,
 ) -> Terms:
     """Return the terms of a request that arrived at `first_byte_s`.
 
@@ -80,15 +84,17 @@ def settle(
     Of two budgets the shorter one counts, of body and header otherwise the body; a budget is clamped to the bounds.
     Refused if a header is no number or no word of the closed set.
     """
-    budgets = [wish.budget_ms, _number(headers.get("x-budget-ms"), "x-budget-ms")]
-    told = [budget for budget in budgets if budget is not None]
-    budget_s = min(told, default=limits.default_budget_ms) / 1_000
-    budget_s = min(max(budget_s, LEAST_BUDGET_S), limits.max_budget_ms / 1_000)
+    stated = [requested_terms.budget_ms, _number(headers.get("x-budget-ms"), "x-budget-ms")]
+    budgets_ms = [budget for budget in stated if budget is not None]
+    budget_s = min(budgets_ms, default=limits.default_budget_ms) / 1_000
+    budget_s = min(max(budget_s, MIN_BUDGET_S), limits.max_budget_ms / 1_000)
     return Terms(
         deadline_s=first_byte_s + budget_s,
-        priority=wish.priority or _word(headers.get("x-priority"), PRIORITIES, "x-priority") or "search",
-        on_failure=wish.on_failure
-        or _word(headers.get("x-on-failure"), _ON_FAILURE, "x-on-failure")
+        priority=requested_terms.priority
+        or _choice(headers.get("x-priority"), PRIORITIES, "x-priority")
+        or "search",
+        on_failure=requested_terms.on_failure
+        or _choice(headers.get("x-on-failure"), _ON_FAILURE, "x-on-failure")
         or limits.on_failure,
         tenant=tenant,
     )
@@ -106,10 +112,10 @@ def _number(value: str | None, name: str) -> float | None:
     return number
 
 
-def _word(value: str | None, words: tuple[Word, ...], name: str) -> Word | None:
+def _choice(value: str | None, choices: tuple[Choice, ...], name: str) -> Choice | None:
     if value is None:
         return None
-    found = next((word for word in words if word == value), None)
+    found = next((choice for choice in choices if choice == value), None)
     if found is None:
         raise Refused(Reason.INVALID_FIELD, (name,))
     return found

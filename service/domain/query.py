@@ -11,7 +11,7 @@ from typing import Annotated, Final
 from msgspec import Meta, Struct
 
 from bundle import Product
-from service.domain.budget import NO_WISH, Wish
+from service.domain.budget import NO_REQUESTED_TERMS, RequestedTerms
 
 TEXT_FIELDS: Final = Product._fields
 Identifier = Annotated[str, Meta(max_length=256)] | Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
@@ -60,7 +60,7 @@ class Clipped(Product):
     """A product of which a text was longer than this server keeps, and lost its end."""
 
 
-Asked = Product | Reference
+RequestedProduct = Product | Reference
 """A product as it was asked for: by its texts, or by its id where there is a catalogue."""
 
 
@@ -69,16 +69,16 @@ class Query:
     """A request that can be scored: its query, its products, and what to return of them.
 
     `clipped` of its products lost text to the limits; with `raw_scores` its scores are logits; `ignored` are those of
-    its keys that nobody here knows.
+    its unknown keys.
     """
 
     text: str
     documents: Sequence[str | Document]
-    products: Sequence[Asked]
+    products: Sequence[RequestedProduct]
     top_n: int
     return_documents: bool
     model: str | None
-    wish: Wish = NO_WISH
+    requested_terms: RequestedTerms = NO_REQUESTED_TERMS
     clipped: int = 0
     raw_scores: bool = False
     ignored: Sequence[str] = ()

@@ -5,11 +5,11 @@ Invariant: every product has exactly one place and a score above 0; scored ones 
 printed, then the others in the order of the request, with scores below any that is computed and still falling.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from enum import IntEnum
 from operator import attrgetter
-from typing import Final, overload
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,40 +42,12 @@ Uses = Sequence[tuple[TextUse, Sequence[ProductUse]]]
 
 
 @dataclass(slots=True)  # not frozen, which makes making one three times as slow
-class Place:
+class RankedProduct:
     """One product of a ranking; one that was not scored has no label."""
 
     index: int
     score: float
     label: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Places(Sequence[Place]):
-    """The places of a ranking as three lists, best first, since one is read at a time of many."""
-
-    indices: list[int]
-    scores: list[float]
-    labels: list[str | None]
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __iter__(self) -> Iterator[Place]:
-        return map(Place, self.indices, self.scores, self.labels)
-
-    @overload
-    def __getitem__(self, key: int) -> Place: ...
-    @overload
-    def __getitem__(self, key: slice) -> "Places": ...
-    def __getitem__(self, key: int | slice) -> "Place | Places":
-        """Return one place, or some of them."""
-        if isinstance(key, slice):
-            return Places(self.indices[key], self.scores[key], self.labels[key])
-        return Place(self.indices[key], self.scores[key], self.labels[key])
-
-
-NO_PLACES: Final = Places([], [], [])
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +97,7 @@ class Ranking:
     rows are those of the first products. `cached_tokens` and `cached_cut` are of the pairs that were known.
     """
 
-    places: Places = NO_PLACES
+    products: Sequence[RankedProduct] = ()
     logits: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32), compare=False)
     causes: Causes = field(default_factory=lambda: np.empty(0, np.int8), compare=False)
     unscored: Unscored = ALL_SCORED
@@ -152,7 +124,9 @@ class Ranking:
         return self.tokens + self.cached_tokens
 
 
-def rank_places(logits: NDArray[np.float32], causes: Causes, manifest: Manifest) -> tuple[Places, Unscored]:
+def rank_products(
+    logits: NDArray[np.float32], causes: Causes, manifest: Manifest
+) -> tuple[list[RankedProduct], Unscored]:
     """Return the places of products with logits [n], best first, ties in the order of the request.
 
     Products with a cause, and those whose logit is not finite, come last in the order of the request.
@@ -161,20 +135,22 @@ def rank_places(logits: NDArray[np.float32], causes: Causes, manifest: Manifest)
     causes = np.where((causes == Cause.SCORED) & ~np.isfinite(logits), np.int8(Cause.NONFINITE), causes)
     scored = causes == Cause.SCORED
     counts = np.bincount(causes, minlength=len(Cause)).tolist()
-    best = _best_first(logits, scored, manifest) if counts[Cause.SCORED] else NO_PLACES
-    rest = np.flatnonzero(~scored).tolist() if counts[Cause.SCORED] < len(causes) else []
-    falling = [LEAST * (len(rest) - number) / (len(rest) + 1) for number in range(len(rest))]
-    places = Places(best.indices + rest, best.scores + falling, best.labels + [None] * len(rest))
-    return places, Unscored(*counts[1:])
+    products = _best_first(logits, scored, manifest)
+    rest = np.flatnonzero(~scored).tolist()
+    falling = (LEAST * (len(rest) - number) / (len(rest) + 1) for number in range(len(rest)))
+    products += [RankedProduct(index, score, None) for index, score in zip(rest, falling, strict=True)]
+    return products, Unscored(*counts[1:])
 
 
-def _best_first(logits: NDArray[np.float32], scored: NDArray[np.bool_], manifest: Manifest) -> Places:
+def _best_first(
+    logits: NDArray[np.float32], scored: NDArray[np.bool_], manifest: Manifest
+) -> list[RankedProduct]:
     probabilities = class_probabilities(logits[scored], manifest.calibration)
     scores = relevance(probabilities, manifest.labels).round(DECIMALS).clip(min=LEAST)
     order = np.argsort(-scores, kind="stable")
     indices = np.flatnonzero(scored)[order].tolist()
-    labels: list[str | None] = [*label_names(probabilities[order], manifest.labels)]
-    return Places(indices, scores[order].tolist(), labels)
+    labels = label_names(probabilities[order], manifest.labels)
+    return [*map(RankedProduct, indices, scores[order].tolist(), labels)]
 
 
 def decimal(value: float) -> str:

@@ -23,10 +23,9 @@ FIRST_GUESS_S: Final = (2e-5, 1e-5, 3e-4)
 """Per token, row and run, before any run was seen."""
 
 _FADE: Final = 1 / 16
-_LEAST_S: Final = 1e-6
-_MOST_S: Final = 3_600.0
+_MIN_S: Final = 1e-6
+_MAX_S: Final = 3_600.0
 _DECAY: Final = 0.5 ** (1 / HALF_LIFE_RUNS)
-_PAIRS: Final = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))
 _SUBSETS: Final = [
     list(chosen) for size in (3, 2, 1) for chosen in itertools.combinations(range(3), size)
 ]  # which of the three costs are above zero
@@ -44,13 +43,12 @@ class CostModel:
     def __init__(self) -> None:
         self._costs = FIRST_GUESS_S
         self._runs = 0
-        prior = [
-            1e-3 / guess**2 for guess in FIRST_GUESS_S
-        ]  # a weak belief in the first guess, soon forgotten
-        # sums over runs of the products of their features, numbered as `_PAIRS` says; of features and seconds; of seconds
-        self._gram = [prior[one] if one == other else 0.0 for one, other in _PAIRS]
-        self._moment = [belief * guess for belief, guess in zip(prior, FIRST_GUESS_S, strict=True)]
-        self._square = sum(moment * guess for moment, guess in zip(self._moment, FIRST_GUESS_S, strict=True))
+        guess = np.array(FIRST_GUESS_S)
+        prior = 1e-3 / guess**2  # a weak belief in the first guess, soon forgotten
+        # sums over runs of the products of their features; of features and seconds; of seconds
+        self._gram = np.diag(prior)
+        self._moment = prior * guess
+        self._square = float(self._moment @ guess)
 
     def seconds(self, tokens: int, rows: int, runs: int = 1) -> float:
         """Predict what `runs` runs of together `rows` rows and `tokens` tokens, padding included, take."""
@@ -65,23 +63,16 @@ class CostModel:
         if self._runs > TRUSTED_RUNS:
             seconds = min(seconds, OUTLIER * self.seconds(tokens, rows))
         guess = _guess(tokens, rows)
-        features = (tokens / guess, rows / guess, 1.0 / guess)
-        target = min(max(seconds, _LEAST_S), _MOST_S) / guess
-        products = (
-            features[one] * features[other] for one, other in _PAIRS
-        )  # numpy is slower at so few numbers
-        self._gram = [_DECAY * old + new for old, new in zip(self._gram, products, strict=True)]
-        self._moment = [
-            _DECAY * old + feature * target for old, feature in zip(self._moment, features, strict=True)
-        ]
+        features = np.array([tokens, rows, 1.0]) / guess
+        target = min(max(seconds, _MIN_S), _MAX_S) / guess
+        self._gram = _DECAY * self._gram + np.outer(features, features)
+        self._moment = _DECAY * self._moment + features * target
         self._square = _DECAY * self._square + target * target
         if self._runs % (REFIT_RUNS if self._runs > TRUSTED_RUNS else EARLY_REFIT_RUNS) == 0:
             self._fit()
 
     def _fit(self) -> None:
-        gram, moment = np.empty((3, 3)), np.array(self._moment)
-        for (one, other), value in zip(_PAIRS, self._gram, strict=True):
-            gram[one, other] = gram[other, one] = value
+        gram, moment = self._gram, self._moment
         best = math.inf
         for chosen in _SUBSETS:
             part = np.linalg.lstsq(gram[np.ix_(chosen, chosen)], moment[chosen])[0]
@@ -95,7 +86,7 @@ class CostModel:
                 self._costs = (float(costs[0]), float(costs[1]), float(costs[2]))
 
 
-class Slip:
+class LatenessEstimate:
     """How much later requests are done than was predicted of them: by a factor, and give or take some seconds.
 
     The factor is the sum of what was over the sum of what was predicted, and the spread the mean absolute error, both
@@ -113,7 +104,7 @@ class Slip:
         error_s = abs(actual_s - self.expected_s(predicted_s))
         self._spread_s += _FADE * (error_s - self._spread_s)
         self._actual_s += _FADE * (actual_s - self._actual_s)
-        self._predicted_s += _FADE * (max(predicted_s, _LEAST_S) - self._predicted_s)
+        self._predicted_s += _FADE * (max(predicted_s, _MIN_S) - self._predicted_s)
 
     def expected_s(self, predicted_s: float, spreads: float = 0.0) -> float:
         """Return when a request of which `predicted_s` is predicted is done, and so many spreads later."""

@@ -5,7 +5,7 @@ Invariant: a session computes on the GPU alone; what would fall back to the CPU 
 
 Inputs and logits lie in buffers on the device that are made once for each shape. On CUDA the work of a shape is captured
 once as a CUDA graph and replayed after that: one launch in place of some hundred. The runtime keeps captured graphs for
-the thread that captured them, so each session has a thread of its own, whoever asks. TensorRT brings its own plan of
+the thread that captured them, so each session has a thread of its own. TensorRT brings its own plan of
 the work; its provider captures one shape a session at most, so nothing is captured there.
 """
 
@@ -42,16 +42,16 @@ _TIMED_RUNS: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Placement:
     """Where the buffers of a session are, and whether the work of a shape is captured as a CUDA graph."""
 
     memory: Literal["cpu", "cuda"]
     captures: bool
 
 
-ON: Final[Mapping[Gpu, Place]] = {
-    "cuda": Place("cuda", captures=True),
-    "tensorrt": Place("cuda", captures=False),
+ON: Final[Mapping[Gpu, Placement]] = {
+    "cuda": Placement("cuda", captures=True),
+    "tensorrt": Placement("cuda", captures=False),
 }
 
 
@@ -62,15 +62,20 @@ class BoundSession:
     what was added are cut off.
     """
 
-    __slots__ = ("_bound", "_pad_id", "_place", "_session", "_thread", "inputs", "outputs", "shapes")
+    __slots__ = ("_bound", "_pad_id", "_placement", "_session", "_thread", "inputs", "outputs", "shapes")
 
     def __init__(
-        self, open_session: Callable[[], ort.InferenceSession], shapes: ShapeSet, place: Place, *, pad_id: int
+        self,
+        open_session: Callable[[], ort.InferenceSession],
+        shapes: ShapeSet,
+        placement: Placement,
+        *,
+        pad_id: int,
     ) -> None:
         """Open the session on its thread; what `open_session` raises comes through."""
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="gpu")
         self._session = self._thread.submit(open_session).result()
-        self._place = place
+        self._placement = placement
         self._pad_id = pad_id
         self._bound: dict[Shape, _Bound] = {}  # at most one for each shape of the set
         self.shapes = shapes
@@ -106,7 +111,7 @@ class BoundSession:
         """Fill the buffers of a shape, run it and return a copy of its logits; on the session's own thread."""
         if shape not in self._bound:
             number = len(self._bound) + 1  # the runtime keeps 0 for itself
-            self._bound[shape] = _Bound(self._session, shape, self._place, number)
+            self._bound[shape] = _Bound(self._session, shape, self._placement, number)
         return self._bound[shape].run(self._session, feeds)
 
 
@@ -115,9 +120,11 @@ class _Bound:
 
     __slots__ = ("_binding", "_inputs", "_logits", "_options")
 
-    def __init__(self, session: ort.InferenceSession, shape: Shape, place: Place, number: int) -> None:
+    def __init__(
+        self, session: ort.InferenceSession, shape: Shape, placement: Placement, number: int
+    ) -> None:
         def buffer(size: list[int], dtype: type[np.generic]) -> ort.OrtValue:
-            return ort.OrtValue.ortvalue_from_shape_and_type(size, dtype, place.memory, 0)
+            return ort.OrtValue.ortvalue_from_shape_and_type(size, dtype, placement.memory, 0)
 
         self._inputs = {name: buffer([shape.rows, shape.length], np.int64) for name in INPUT_NAMES}
         self._logits = buffer([shape.rows], np.float32)
@@ -126,7 +133,7 @@ class _Bound:
             self._binding.bind_ortvalue_input(name, values)
         self._binding.bind_ortvalue_output(OUTPUT_NAME, self._logits)
         self._options = ort.RunOptions()
-        if place.captures:
+        if placement.captures:
             self._options.add_run_config_entry("gpu_graph_id", str(number))
 
     def run(self, session: ort.InferenceSession, feeds: Feeds) -> NDArray[np.float32]:
@@ -196,7 +203,7 @@ def gpu_providers(
     return [(TENSORRT, tensorrt), (CUDA, cuda)]
 
 
-def strays(session: ort.InferenceSession, provider: str) -> list[str]:
+def nodes_elsewhere(session: ort.InferenceSession, provider: str) -> list[str]:
     """Return the operators of weight that some other provider computes, each with its provider."""
     return sorted(
         {
@@ -226,14 +233,14 @@ def _open(model: bytes, device: Gpu, providers: Iterable[tuple[str, dict[str, st
         raise EngineError(
             f"device is {device}, but the runtime fell back to {landed}: no GPU, driver or library for it"
         )
-    elsewhere = strays(session, wanted)
+    elsewhere = nodes_elsewhere(session, wanted)
     if elsewhere:
         raise EngineError(f"device is {device}, but parts of the graph fell back: {', '.join(elsewhere)}")
     return session
 
 
 def _cache_of(model: bytes, cache: Path | None) -> Path | None:
-    """Return a folder of the cache for this graph alone: the runtime tells engines apart by names, not by weights."""
+    """Return a folder of the cache for this graph alone: the runtime distinguishes engines by names, not by weights."""
     if cache is None:
         return None
     folder = cache / hashlib.sha256(model).hexdigest()[:12]

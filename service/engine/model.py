@@ -24,7 +24,7 @@ NATIVE_STEP: Final = 24
 
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
-class ServedModel:
+class LoadedModel:
     """One bundle in one precision on one device; `shapes` are those of a GPU, `costs` are learnt while it serves.
 
     The native engine takes rows of any lengths together and pads none. With `words`, rows are made by the native
@@ -72,7 +72,7 @@ class ServedModel:
         """Most tokens of a pair."""
         return self.bundle.manifest.text.max_length
 
-    def lengths_of(self, tokens: Sequence[int]) -> list[int]:
+    def padded_lengths(self, tokens: Sequence[int]) -> list[int]:
         """Return the lengths at which rows of so many tokens are computed, or counted with the native engine."""
         lengths = self._lengths
         return [lengths[count] for count in tokens]

@@ -22,7 +22,7 @@ from bundle.rows import assemble, padded_length
 from bundle.verify import Session, read_golden, verify_bundle
 from service.errors import EngineError
 from service.native import words
-from service.native.session import NativeSession, better_elsewhere
+from service.native.session import NativeSession, why_onnxruntime_is_faster
 
 Device = Literal["cpu", "cuda", "tensorrt"]
 Engine = Literal["auto", "onnxruntime", "native"]
@@ -33,7 +33,7 @@ _ERRORS_ONLY: Final = 3
 _SWITCHED_OFF: Final = "engine is onnxruntime"  # the one switch of all compiled code of ours
 
 
-class OrtSession:
+class CpuSession:
     """One graph, computed on the thread that asks; several may ask at once."""
 
     __slots__ = ("_outputs", "_session", "doubles_single_rows", "inputs", "outputs")
@@ -76,7 +76,7 @@ def why_not_native(engine: Engine, layout: EncoderLayout | None) -> str:
     """Say why the native engine does not compute a graph; empty if it is to, even where it cannot be opened."""
     if engine == "onnxruntime":
         return _SWITCHED_OFF
-    return "" if engine == "native" else better_elsewhere(layout)
+    return "" if engine == "native" else why_onnxruntime_is_faster(layout)
 
 
 def why_no_words(engine: Engine) -> str:
@@ -86,7 +86,7 @@ def why_no_words(engine: Engine) -> str:
 
 def open_sessions(
     bundle: Bundle, *, precision: str | None, workers: int, engine: Engine = "onnxruntime"
-) -> Sequence[OrtSession | NativeSession]:
+) -> Sequence[CpuSession | NativeSession]:
     """Return a warm session for each worker, from the bytes that were hashed.
 
     It is the same for all: it keeps the weights once, in memory and in the processor's caches, and threads do not wait
@@ -97,7 +97,7 @@ def open_sessions(
     if precision is not None and precision not in offered:
         raise EngineError(f"the bundle has no {precision} graph, it has {', '.join(offered)}")
     layout = manifest.graph(precision).layout
-    opens: Callable[[bytes], OrtSession | NativeSession] = OrtSession
+    opens: Callable[[bytes], CpuSession | NativeSession] = CpuSession
     if not why_not_native(engine, layout):
         opens = partial(NativeSession, layout)
     try:
@@ -106,13 +106,13 @@ def open_sessions(
         if isinstance(error.__cause__, EngineError):
             raise error.__cause__ from None
         raise
-    if isinstance(session, OrtSession):
+    if isinstance(session, CpuSession):
         session.doubles_single_rows = _single_rows_differ(session, bundle)
     _warm(session, manifest.text.max_length)
     return [session] * workers
 
 
-def _single_rows_differ(session: OrtSession, bundle: Bundle) -> bool:
+def _single_rows_differ(session: CpuSession, bundle: Bundle) -> bool:
     """Find out whether this graph, on this processor, rounds a batch of one otherwise than a larger one.
 
     The golden rows are asked, since rows of random ids do not show it: where kernels differ, more than half

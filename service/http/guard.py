@@ -1,7 +1,7 @@
 """Reads a request's body within its limits, and notices when the client has gone.
 
 Knows ASGI messages and headers; does not know what a body means.
-Invariant: no more than the limit is ever held, packed or not, and nobody works for a client that has hung up.
+Invariant: no more than the limit is ever held, packed or not, and no work is done for a client that has hung up.
 The time to receive a request is kept by `service.http.protocol`.
 """
 
@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 
 from starlette.types import Receive
 
-from service.errors import ClientGone, Reason, Refused
+from service.errors import ClientDisconnected, Reason, Refused
 from service.http.inflate import inflate
 
 Result = TypeVar("Result")
@@ -54,7 +54,7 @@ async def _received(receive: Receive, max_bytes: int) -> bytes:
     while True:
         message = await receive()
         if message["type"] != "http.request":
-            raise ClientGone
+            raise ClientDisconnected
         body += message.get("body", b"")
         if len(body) > max_bytes:
             raise Refused(Reason.BODY_TOO_LARGE)
@@ -62,34 +62,34 @@ async def _received(receive: Receive, max_bytes: int) -> bytes:
             return bytes(body)
 
 
-async def unless_gone(work: Awaitable[Result], receive: Receive) -> Result:
+async def cancel_on_disconnect(work: Awaitable[Result], receive: Receive) -> Result:
     """Wait for a result; ClientGone, and the work cancelled, if the client hangs up first.
 
     `receive` has to be the server's own: a middleware in between may hide that the client has gone.
     """
     task = asyncio.current_task()
-    assert task is not None, "nobody to interrupt"
+    assert task is not None, "outside of a task"
     is_waiting = True
 
     def interrupt(gone: asyncio.Task[None]) -> None:
         if is_waiting and not gone.cancelled():
             task.cancel()
 
-    gone = asyncio.ensure_future(_wait_until_gone(receive))
+    gone = asyncio.ensure_future(_wait_for_disconnect(receive))
     gone.add_done_callback(interrupt)
     try:
         return await work
     except asyncio.CancelledError:
         if gone.done() and not gone.cancelled():
             task.uncancel()
-            raise ClientGone from None
+            raise ClientDisconnected from None
         raise
     finally:
         is_waiting = False
         gone.cancel()
 
 
-async def _wait_until_gone(receive: Receive) -> None:
+async def _wait_for_disconnect(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
 
@@ -118,7 +118,7 @@ def _media_type(value: bytes) -> bytes | None:
     """Return a media type without its parameters, of which a charset has to be UTF-8; None if it is another one."""
     kind, *parameters = value.lower().split(b";")
     for parameter in parameters:
-        name, _, told = parameter.partition(b"=")
-        if name.strip() == b"charset" and told.strip(b' \t"') not in _UTF_8:
+        name, _, charset = parameter.partition(b"=")
+        if name.strip() == b"charset" and charset.strip(b' \t"') not in _UTF_8:
             return None
     return kind.strip()

@@ -25,26 +25,26 @@ from service.telemetry.metrics import Metrics
 CHECK_EVERY_S: Final = 1.0
 MAX_FILE_BYTES: Final = 262_144
 MAX_KEYS: Final = 1_000  # all are compared for each request, in about 0.2 ms
-OPEN: Final = frozenset({"/livez", "/readyz", "/health", "/v2/health/live", "/v2/health/ready"})
+KEYLESS_PATHS: Final = frozenset({"/livez", "/readyz", "/health", "/v2/health/live", "/v2/health/ready"})
 TENANT: Final = "shelfrank.tenant"  # where in a scope it stands whose key a request came with
 _LINE: Final = re.compile(r"([a-z0-9][a-z0-9_-]{0,62})[ \t]+([0-9a-f]{64})")
 _BEARER: Final = re.compile(rb"bearer[ ]+([\x21-\x7e]+)[ ]*", re.IGNORECASE)
 _PLAIN: Final = frozenset({b"x-api-key", b"api-key"})
 
-Refuse = Callable[[Request], Response]
+Reject = Callable[[Request], Response]
 
 
 @dataclass(frozen=True, slots=True)
-class Key:
+class ApiKey:
     """Who holds a key, and the sha256 of it."""
 
     tenant: str
     digest: bytes
 
 
-def parse_keys(text: str) -> tuple[Key, ...]:
+def parse_keys(text: str) -> tuple[ApiKey, ...]:
     """PURE. Read the lines of a key file, or KeyFileError, which names the line but not what stands there."""
-    keys: dict[bytes, Key] = {}
+    keys: dict[bytes, ApiKey] = {}
     for number, line in enumerate(text.splitlines(), start=1):
         stripped = line.strip()
         if not stripped or stripped.startswith("#"):
@@ -52,7 +52,7 @@ def parse_keys(text: str) -> tuple[Key, ...]:
         found = _LINE.fullmatch(stripped)
         if found is None:
             raise KeyFileError(f"line {number}: expected a tenant's name and the sha256 of a key in hex")
-        key = Key(found[1], bytes.fromhex(found[2]))
+        key = ApiKey(found[1], bytes.fromhex(found[2]))
         if key.digest in keys:
             raise KeyFileError(f"line {number}: this key was given before")
         keys[key.digest] = key
@@ -61,7 +61,7 @@ def parse_keys(text: str) -> tuple[Key, ...]:
     return tuple(keys.values())
 
 
-def presented_key(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
+def shown_key(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
     """PURE. Return the one key that a request shows; None if it shows none, or two that differ."""
     shown = set()
     for name, value in headers:
@@ -72,7 +72,7 @@ def presented_key(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
     return shown.pop() if len(shown) == 1 else None
 
 
-def find_tenant(keys: Iterable[Key], shown: bytes) -> str | None:
+def find_tenant(keys: Iterable[ApiKey], shown: bytes) -> str | None:
     """PURE. Return who holds a key; all keys are compared, so that the time taken does not tell which one it was."""
     digest, tenant = sha256(shown).digest(), None
     for key in keys:
@@ -81,7 +81,7 @@ def find_tenant(keys: Iterable[Key], shown: bytes) -> str | None:
     return tenant
 
 
-class KeyRing:
+class ApiKeys:
     """The keys of a file, as it was when it last made sense."""
 
     def __init__(self, path: Path, metrics: Metrics) -> None:
@@ -119,7 +119,7 @@ class KeyRing:
             return None
         return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
-    def _read(self) -> tuple[Key, ...]:
+    def _read(self) -> tuple[ApiKey, ...]:
         try:
             with open(self._path, "rb") as file:
                 raw = file.read(MAX_FILE_BYTES + 1)
@@ -132,21 +132,21 @@ class KeyRing:
             raise KeyFileError("expected ASCII") from None
 
 
-class Locked:
-    """ASGI middleware that lets nobody without a key past it, except to the health paths."""
+class ApiKeyMiddleware:
+    """ASGI middleware that rejects requests without a valid key, except to the health paths."""
 
-    def __init__(self, app: ASGIApp, ring: KeyRing, refuse: Refuse) -> None:
+    def __init__(self, app: ASGIApp, keys: ApiKeys, reject: Reject) -> None:
         self._app = app
-        self._ring = ring
-        self._refuse = refuse
+        self._keys = keys
+        self._reject = reject
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Note the tenant in the scope, or refuse."""
-        if scope["type"] == "http" and scope["path"] not in OPEN:
-            shown = presented_key(scope["headers"])
-            tenant = None if shown is None else find_tenant(self._ring.keys, shown)
+        if scope["type"] == "http" and scope["path"] not in KEYLESS_PATHS:
+            shown = shown_key(scope["headers"])
+            tenant = None if shown is None else find_tenant(self._keys.keys, shown)
             if tenant is None:
-                await self._refuse(Request(scope))(scope, receive, send)
+                await self._reject(Request(scope))(scope, receive, send)
                 return
             scope[TENANT] = tenant
         await self._app(scope, receive, send)

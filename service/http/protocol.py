@@ -18,8 +18,8 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from service.api.schema import error_body
 from service.errors import Reason
+from service.http.connections import ConnectionLimiter
 from service.http.middleware import FIRST_BYTE
-from service.http.room import Room
 from service.settings import Settings
 from service.telemetry.logs import event
 from service.telemetry.metrics import Metrics
@@ -28,7 +28,7 @@ MAX_HEAD_BYTES: Final = 65_536
 _HEADER_MARKS_BYTES: Final = 4  # a colon, a blank, and the end of the line
 _CLOSE: Final = (b"connection", b"close")
 _HOSTS: Final = {"1.1": (1,), "1.0": (0, 1)}  # how many Host headers there may be
-_LOOKS: Final = 5  # how often within the time-out the progress of an answer is looked at
+_CHECKS: Final = 5  # how often within the time-out the progress of an answer is looked at
 
 
 class _RefusedError(Exception):
@@ -36,50 +36,50 @@ class _RefusedError(Exception):
 
 
 class GuardedProtocol(HttpToolsProtocol):
-    """A connection of the service; `guarded` makes the class that a server uses."""
+    """A connection of the service; `protocol_class` makes the class that a server uses."""
 
     receipt_timeout_s: ClassVar[float]
     send_timeout_s: ClassVar[float]
     metrics: ClassVar[Metrics]
-    is_leaving: ClassVar["staticmethod[[], bool]"]
-    room: ClassVar[Room]
+    is_draining: ClassVar["staticmethod[[], bool]"]
+    limiter: ClassVar[ConnectionLimiter]
 
     _stage: Literal["idle", "head", "body"] = "idle"
     _running: RequestResponseCycle | None = None
-    _is_deaf = False
+    _ignores_input = False
     _head_bytes = 0
     _began_s = 0.0
     _deadline: asyncio.TimerHandle | None = None
-    _look: asyncio.TimerHandle | None = None
+    _check: asyncio.TimerHandle | None = None
     _unsent_bytes = 0
-    _looks_without_progress = 0
+    _checks_without_progress = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         """Start the clock: a client that connects has something to say."""
         super().connection_made(transport)
         self._arm()
-        self.room.enter(self)
+        self.limiter.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the clocks."""
-        self.room.leave(self)
+        self.limiter.remove(self)
         self._disarm()
-        if self._look is not None:
-            self._look.cancel()
+        if self._check is not None:
+            self._check.cancel()
         super().connection_lost(exc)
 
-    def _wait(self) -> None:
-        """Tell the room that it is the client's turn, unless an answer is on its way."""
+    def _mark_idle(self) -> None:
+        """Mark the connection idle, unless an answer is on its way."""
         if self._running is None or self._running.response_complete:
-            self.room.wait(self)
+            self.limiter.mark_idle(self)
 
-    def give_way(self) -> None:
+    def close_now(self) -> None:
         """Close for another connection; what of an answer was not read is lost."""
         self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
         """Parse, and refuse headers without end; behind what was refused there is nothing."""
-        if self._is_deaf:
+        if self._ignores_input:
             return
         self._unset_keepalive_if_required()
         try:
@@ -123,7 +123,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._stage = "head"
         if self._deadline is None:
             self._arm()
-            self._wait()
+            self._mark_idle()
 
     def on_headers_complete(self) -> None:
         """Go on to the body, unless the head says too much or too little."""
@@ -159,7 +159,7 @@ class GuardedProtocol(HttpToolsProtocol):
     async def _answer(
         self, cycle: RequestResponseCycle, app: ASGIApp, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        """Have the application answer, and tell the client if that is the last answer on this connection.
+        """Have the application answer, with `connection: close` if that is the last answer on this connection.
 
         It is while the service drains, and if it begins before the request's body has ended. Such a body is read on, to
         nothing: closing at once would reset the connection, and many a client would never see its answer.
@@ -168,7 +168,7 @@ class GuardedProtocol(HttpToolsProtocol):
         async def send_closing(message: Message) -> None:
             is_early = cycle.more_body
             if message["type"] == "http.response.start":
-                if is_early or self.is_leaving():
+                if is_early or self.is_draining():
                     message["headers"] = [*message.get("headers", ()), _CLOSE]
                 await send(message)
                 return
@@ -191,7 +191,7 @@ class GuardedProtocol(HttpToolsProtocol):
         super().on_message_complete()
         self._stage = "idle"
         self._disarm()
-        self.room.serve(self)
+        self.limiter.mark_busy(self)
         if self.cycle.response_complete:
             self.transport.close()
 
@@ -201,30 +201,30 @@ class GuardedProtocol(HttpToolsProtocol):
         if (
             self._running is not None and self._running.response_complete
         ):  # and no other request has been begun
-            self.room.wait(self)
-        if self._look is None:
-            self._unsent_bytes = self._looks_without_progress = 0
-            self._look_later()
+            self.limiter.mark_idle(self)
+        if self._check is None:
+            self._unsent_bytes = self._checks_without_progress = 0
+            self._check_later()
 
     def shutdown(self) -> None:
         """Leave after the answer in progress; a request that is arriving gets one too."""
         if self._stage != "head":
             super().shutdown()
 
-    def _look_later(self) -> None:
-        self._look = self.loop.call_later(self.send_timeout_s / _LOOKS, self._look_at_progress)
+    def _check_later(self) -> None:
+        self._check = self.loop.call_later(self.send_timeout_s / _CHECKS, self._check_progress)
 
-    def _look_at_progress(self) -> None:
+    def _check_progress(self) -> None:
         """Cut the connection if nothing of the answer was read for the whole time-out."""
-        self._look = None
+        self._check = None
         unsent_bytes = self.transport.get_write_buffer_size()
         if not unsent_bytes:
             return
         is_stuck = unsent_bytes == self._unsent_bytes
-        self._looks_without_progress = self._looks_without_progress + 1 if is_stuck else 0
+        self._checks_without_progress = self._checks_without_progress + 1 if is_stuck else 0
         self._unsent_bytes = unsent_bytes
-        if self._looks_without_progress < _LOOKS:
-            self._look_later()
+        if self._checks_without_progress < _CHECKS:
+            self._check_later()
             return
         self.metrics.slow_readers.inc()
         event("slow_reader", logging.WARNING, unsent_bytes=unsent_bytes)
@@ -241,7 +241,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def _refuse(self, reason: Reason) -> None:
         """Close the connection, with an answer if the client waits for one and none is on its way."""
         self.metrics.rejected.labels(reason.code).inc()
-        self._is_deaf = True
+        self._ignores_input = True
         before = self._request_before()
         if before is not None:
             before.keep_alive = False  # what came before is answered, then the connection ends
@@ -270,15 +270,15 @@ class GuardedProtocol(HttpToolsProtocol):
         return self._stage == "head" or not self.cycle.response_started
 
 
-def guarded(
-    settings: Settings, metrics: Metrics, is_leaving: Callable[[], bool], room: Room
+def protocol_class(
+    settings: Settings, metrics: Metrics, is_draining: Callable[[], bool], limiter: ConnectionLimiter
 ) -> type[GuardedProtocol]:
     """Return the protocol class of one server; uvicorn makes the instances, so it takes no arguments."""
     of_server = {
         "receipt_timeout_s": settings.receipt_timeout_s,
         "send_timeout_s": settings.send_timeout_s,
         "metrics": metrics,
-        "is_leaving": staticmethod(is_leaving),
-        "room": room,
+        "is_draining": staticmethod(is_draining),
+        "limiter": limiter,
     }
     return type("Guarded", (GuardedProtocol,), of_server)

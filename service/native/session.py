@@ -20,21 +20,21 @@ from bundle.rows import Rows
 from bundle.verify import INPUT_NAMES, OUTPUT_NAME
 from bundle.words import TOKEN_BYTES
 from service.errors import EngineError
-from service.native.build import ENCODER
+from service.native.build import ENCODER, find
 from service.native.structs import check_structs
-from service.native.weights import STRUCTS, Encoder, Weights, obstacle
+from service.native.weights import STRUCTS, Encoder, Weights, why_unsupported
 
 _INPUTS: Final = tuple(
     TensorSpec(name=name, dtype="int64", shape=("batch", "sequence")) for name in INPUT_NAMES
 )
 _OUTPUTS: Final = (TensorSpec(name=OUTPUT_NAME, dtype="float32", shape=("batch",)),)
-_MOST_ROWS: Final = 64  # that the last layer's first tokens are kept of; more are computed in several turns
+_MAX_ROWS: Final = 64  # that the last layer's first tokens are kept of; more are computed in several turns
 
 
 @cache
 def _library() -> ctypes.CDLL:
     """Load the library; OSError if it is not built, not for this processor, or of other structs."""
-    library = ctypes.CDLL(str(ENCODER.path))
+    library = ctypes.CDLL(str(find(ENCODER)[0]))
     check_structs(library.shelfrank_encoder_sizes, STRUCTS)
     encoder, pointer, number = ctypes.POINTER(Encoder), ctypes.c_void_p, ctypes.c_int32
     library.shelfrank_supported.restype = ctypes.c_int
@@ -52,13 +52,13 @@ def why_not(layout: EncoderLayout | None) -> str:
     """Say why this machine cannot compute a graph natively; empty if it can."""
     if layout is None:
         return "the bundle does not say where the graph's weights are"
-    return why_not_here() or obstacle(layout)
+    return why_not_here() or why_unsupported(layout)
 
 
 def why_not_here() -> str:
     """Say why this machine cannot use the library; empty if it can."""
-    if not ENCODER.path.exists():
-        return "the engine is not built: python -m service.native.build"
+    if reason := find(ENCODER)[1]:
+        return f"the engine is not built: {reason}"
     try:
         library = _library()
     except OSError as error:
@@ -68,7 +68,7 @@ def why_not_here() -> str:
     return ""
 
 
-def better_elsewhere(layout: EncoderLayout | None) -> str:
+def why_onnxruntime_is_faster(layout: EncoderLayout | None) -> str:
     """Say why ONNX Runtime is to compute a graph where the choice is free; empty if this engine is faster."""
     if reason := why_not(layout):
         return reason
@@ -98,10 +98,10 @@ class NativeSession:
         ids, mask, types = (feeds[name] for name in INPUT_NAMES)
         lengths = mask.sum(axis=1)
         of_type_0 = lengths - (types * mask).sum(axis=1)
-        told = ids[mask.astype(bool)]
-        if len(told) and (told.min() < 0 or told.max() >= self._weights.struct.vocabulary):
+        tokens = ids[mask.astype(bool)]
+        if len(tokens) and (tokens.min() < 0 or tokens.max() >= self._weights.struct.vocabulary):
             raise EngineError("a token id has no row in the vocabulary")
-        return self._logits(told.astype(np.int32).tobytes(), lengths.tolist(), of_type_0.tolist())
+        return self._logits(tokens.astype(np.int32).tobytes(), lengths.tolist(), of_type_0.tolist())
 
     def run_rows(self, rows: Rows, *, type_ids: bool) -> NDArray[np.float32]:
         """Return the logits, float32 [n], of rows of any lengths; without `type_ids` all tokens are of type 0."""
@@ -146,7 +146,7 @@ class _Workspace:
 
     def __init__(self, library: ctypes.CDLL, weights: Weights) -> None:
         self._close = library.shelfrank_close
-        self.address = library.shelfrank_open(ctypes.byref(weights.struct), _MOST_ROWS)
+        self.address = library.shelfrank_open(ctypes.byref(weights.struct), _MAX_ROWS)
         if not self.address:
             raise MemoryError("no memory for the native engine's workspace")
 

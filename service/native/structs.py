@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 
 def check_structs(sizes: Callable[..., object], structs: Sequence[type[ctypes.Structure]]) -> None:
     """Compare what `sizes` writes, a size in bytes for each struct, with ours; OSError if one differs."""
-    told = (ctypes.c_int32 * len(structs))()
-    sizes(told)
+    in_c = (ctypes.c_int32 * len(structs))()
+    sizes(in_c)
     ours = [ctypes.sizeof(struct) for struct in structs]
-    if list(told) != ours:
-        raise OSError(f"its structs have {list(told)} bytes, and ours {ours}")
+    if list(in_c) != ours:
+        raise OSError(f"its structs have {list(in_c)} bytes, and ours {ours}")

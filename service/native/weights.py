@@ -56,7 +56,7 @@ class Encoder(ctypes.Structure):
 STRUCTS: Final = (_Linear, _Norm, _Layer, Encoder)
 
 
-def obstacle(layout: EncoderLayout) -> str:
+def why_unsupported(layout: EncoderLayout) -> str:
     """Say why the native engine cannot compute an encoder; empty if it can."""
     if layout.hidden % PANEL or layout.inner % PANEL:
         return f"sizes {layout.hidden} and {layout.inner} are no multiples of {PANEL}"
@@ -127,8 +127,8 @@ class Weights:
         scale = np.concatenate([self._floats(f"{name}.scale") for name in names]) * np.float32(step)
         bias = np.concatenate([self._floats(f"{name}.bias") for name in names])
         sums = weights.sum(axis=0, dtype=np.int64)
-        told = f"{names[0]}.inverse"
-        inverse = self._floats(told) if told in self._tensors else np.ones(len(weights), np.float32)
+        stored = f"{names[0]}.inverse"
+        inverse = self._floats(stored) if stored in self._tensors else np.ones(len(weights), np.float32)
         return _Linear(
             weight=self._keep(_panels(weights)),
             scale=self._keep(scale),
@@ -141,8 +141,8 @@ class Weights:
 
     def _read_by(self, name: str) -> tuple[bytes, ...]:
         """Return what makes floats the u8 that a linear reads."""
-        told = (self._tensors.get(f"{name}.{part}") for part in ("step", "zero", "inverse"))
-        return tuple(b"" if part is None else part.tobytes() for part in told)
+        stored = (self._tensors.get(f"{name}.{part}") for part in ("step", "zero", "inverse"))
+        return tuple(b"" if part is None else part.tobytes() for part in stored)
 
     def _norm(self, layout: EncoderLayout, name: str) -> _Norm:
         return _Norm(

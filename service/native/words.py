@@ -16,13 +16,13 @@ from bundle.manifest import TextContract
 from bundle.rows import Rows
 from bundle.text import Packed
 from bundle.words import TOKEN_BYTES, TokensOf
-from service.native.build import WORDS
+from service.native.build import WORDS, find
 from service.native.structs import check_structs
 
-MOST_WORDS: Final = 65_536  # 8 MB; all are forgotten when it is full
+MAX_WORDS: Final = 65_536  # 8 MB; all are forgotten when it is full
 AT_ONCE: Final = 256  # products; the interpreter is held meanwhile
-_MOST_UNKNOWN: Final = 1_024  # words of one call
-_LESSONS: Final = 2
+_MAX_UNKNOWN: Final = 1_024  # words of one call
+_LEARN_ATTEMPTS: Final = 2
 _WORD_BYTES: Final = 64  # as in words.c
 _CUT: Final = 1  # as in words.c; a row of a higher state was not read
 _Int = ctypes.c_int32
@@ -49,7 +49,7 @@ def _library() -> ctypes.PyDLL:
 
     OSError if it is not built, or of other structs.
     """
-    library = ctypes.PyDLL(str(WORDS.path))
+    library = ctypes.PyDLL(str(find(WORDS)[0]))
     check_structs(library.shelfrank_words_sizes, (_Contract, _Rows))
     pointer, objects = ctypes.c_void_p, ctypes.py_object
     library.shelfrank_words_open.argtypes = (ctypes.c_uint32, ctypes.c_uint64)
@@ -70,8 +70,8 @@ def _library() -> ctypes.PyDLL:
 
 def why_not() -> str:
     """Say why this machine cannot use the library; empty if it can."""
-    if not WORDS.path.exists():
-        return "it is not built: python -m service.native.build"
+    if reason := find(WORDS)[1]:
+        return f"it is not built: {reason}"
     try:
         _library()
     except OSError as error:
@@ -85,9 +85,9 @@ class NativePairEncoder(PairEncoder):
     def __init__(self, tokenizer_json: bytes, contract: TextContract) -> None:
         """Load the tokenizer as `PairEncoder` does, and open an empty table of words."""
         super().__init__(tokenizer_json, contract)
-        self._table = _Table(self._told()) if self._tokens.reads_words_alone else None
+        self._table = _Table(self._to_contract()) if self._tokens.reads_words_alone else None
 
-    def _told(self) -> _Contract:
+    def _to_contract(self) -> _Contract:
         """Return the text contract as words.c reads it."""
         contract, template = self._contract, self._contract.template
         parts = (template.prefix, template.middle, template.suffix)
@@ -107,24 +107,26 @@ class NativePairEncoder(PairEncoder):
         items = _items(products)
         parts = []
         for start in range(0, len(items), AT_ONCE):
-            read = self._learnt(self._table, query, items, start)
+            read = self._read_and_learn(self._table, query, items, start)
             some = products[start : start + AT_ONCE]
             if read is None:
                 parts.append(super().encode(query, some))
             elif read.is_whole:
                 parts.append(read.rows)
             else:
-                others = iter(super().encode(query, [some[place] for place in read.unread]))
+                others = iter(super().encode(query, [some[position] for position in read.unread]))
                 unread = set(read.unread)
-                mixed = (next(others) if place in unread else row for place, row in enumerate(read.rows))
+                mixed = (
+                    next(others) if position in unread else row for position, row in enumerate(read.rows)
+                )
                 parts.append(Rows.of(mixed))
         return parts[0] if len(parts) == 1 else Rows.joined(parts)
 
-    def _learnt(
+    def _read_and_learn(
         self, table: "_Table", query: str, items: list[Product | bytes | None], start: int
-    ) -> "_Read | None":
+    ) -> "_TableRows | None":
         """Return rows of some items, once the table has learnt the query's words, then the products'."""
-        for _ in range(_LESSONS):
+        for _ in range(_LEARN_ATTEMPTS):
             read = table.read(query, items, start)
             if (read is not None and read.is_whole) or not table.unknown:
                 return read
@@ -148,7 +150,7 @@ def _items(products: Sequence[Product | Packed]) -> list[Product | bytes | None]
     ]
 
 
-class _Read:
+class _TableRows:
     """Rows of a table, and the places of those that it could not read."""
 
     __slots__ = ("is_whole", "rows", "unread")
@@ -156,7 +158,9 @@ class _Read:
     def __init__(self, rows: Rows, states: bytes) -> None:
         self.rows = rows
         self.is_whole = max(states, default=0) <= _CUT
-        self.unread = [] if self.is_whole else [place for place, state in enumerate(states) if state > _CUT]
+        self.unread = (
+            [] if self.is_whole else [position for position, state in enumerate(states) if state > _CUT]
+        )
 
 
 class _Table:
@@ -168,7 +172,7 @@ class _Table:
         self._of_thread = threading.local()
         seed = int.from_bytes(os.urandom(8), "little")
         self._close = self._library.shelfrank_words_close
-        self._address = self._library.shelfrank_words_open(MOST_WORDS, seed)
+        self._address = self._library.shelfrank_words_open(MAX_WORDS, seed)
         if not self._address:
             raise MemoryError("no memory for the native engine's words")
 
@@ -176,7 +180,7 @@ class _Table:
         if getattr(self, "_address", None):
             self._close(self._address)
 
-    def read(self, query: str, items: list[Product | bytes | None], start: int) -> _Read | None:
+    def read(self, query: str, items: list[Product | bytes | None], start: int) -> _TableRows | None:
         """Return rows of some items; None if the query is not known."""
         space, count = self._space(), min(AT_ONCE, len(items) - start)
         struct = space.struct
@@ -192,7 +196,7 @@ class _Table:
             [struct.query_tokens] * count,
             states,
         )
-        return _Read(rows, states)
+        return _TableRows(rows, states)
 
     @property
     def unknown(self) -> int:
@@ -202,9 +206,9 @@ class _Table:
     def learn(self, tokens: TokensOf) -> None:
         """Keep those words with the ids that `tokens` says."""
         space = self._space()
-        for place in range(space.struct.unknown):
-            start = _WORD_BYTES * place
-            word = bytes(space.words[start : start + space.word_bytes[place]])
+        for position in range(space.struct.unknown):
+            start = _WORD_BYTES * position
+            word = bytes(space.words[start : start + space.word_bytes[position]])
             packed = tokens(word.decode())
             self._library.shelfrank_words_keep(
                 self._address, word, len(word), packed, len(packed) // TOKEN_BYTES
@@ -219,16 +223,16 @@ class _Table:
 
 
 class _Space:
-    """Memory for what words.c tells; made once for a thread, since making it takes as long as using it."""
+    """Output buffers of words.c; made once for a thread, since making them takes as long as using them."""
 
     def __init__(self, longest: int) -> None:
         self.lengths = (_Int * AT_ONCE)()
-        self.words = (ctypes.c_uint8 * (_WORD_BYTES * _MOST_UNKNOWN))()
-        self.word_bytes = (_Int * _MOST_UNKNOWN)()
+        self.words = (ctypes.c_uint8 * (_WORD_BYTES * _MAX_UNKNOWN))()
+        self.word_bytes = (_Int * _MAX_UNKNOWN)()
         self._ids = (_Int * (AT_ONCE * longest))()
         self._states = (ctypes.c_uint8 * AT_ONCE)()
         self.struct = _Rows(
             *(ctypes.addressof(self._ids), ctypes.addressof(self.lengths), ctypes.addressof(self._states)),
             *(ctypes.addressof(self.words), ctypes.addressof(self.word_bytes)),
-            most=_MOST_UNKNOWN,
+            most=_MAX_UNKNOWN,
         )

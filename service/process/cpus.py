@@ -24,7 +24,7 @@ def usable_cpus(groups: Path = _GROUPS, membership: Path = _MEMBERSHIP) -> int:
     return max(1, int(min(limits)))
 
 
-def own_cpus(workers: int) -> tuple[int, ...]:
+def cpus_to_pin(workers: int) -> tuple[int, ...]:
     """Return a CPU for each of so many workers if they are as many as the affinity mask has, else none.
 
     Where threads cannot be bound to CPUs, as on macOS, there are none either.

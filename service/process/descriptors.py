@@ -13,7 +13,7 @@ ADMIN_CONNECTIONS: Final = 32  # out of the reserve
 _OPEN: Final = Path("/dev/fd")  # on Linux and macOS
 
 
-def most_connections() -> float:
+def max_connections() -> float:
     """Return how many connections the public listener may hold, at least one; infinity without a limit on files."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:

@@ -1,4 +1,4 @@
-"""Starting, ready, draining: what the service tells a load balancer, and how it leaves.
+"""Starting, ready, draining: what a load balancer sees of the service, and how it stops.
 
 Knows signals and uvicorn's server; does not know what is served.
 Invariant: readiness turns red first, the listener closes later, requests in flight are answered, exit code 0.
@@ -15,7 +15,6 @@ from typing import Final
 
 import uvicorn
 
-from service.process.watchdog import Verdict
 from service.telemetry.logs import event
 
 FORCED_EXIT: Final = 128 + signal.SIGTERM
@@ -30,26 +29,34 @@ class State(Enum):
     DRAINING = "draining"
 
 
+class WorkerHealth(Enum):
+    """How the workers are."""
+
+    HEALTHY = "well"
+    DEAD = "worker_dead"
+    STUCK = "worker_stuck"
+
+
 class Lifecycle:
     """The state of one application, which only moves forward, and the health that follows from it.
 
-    `verdict` tells how the workers are, each time anew.
+    `worker_health` returns how the workers are now.
     """
 
-    def __init__(self, verdict: Callable[[], Verdict] = lambda: Verdict.WELL) -> None:
-        self._verdict = verdict
+    def __init__(self, worker_health: Callable[[], WorkerHealth] = lambda: WorkerHealth.HEALTHY) -> None:
+        self._worker_health = worker_health
         self.state = State.STARTING
         self.exit_code = 0
 
     @property
     def is_ready(self) -> bool:
         """Whether requests should be sent here."""
-        return self.state is State.READY and self._verdict() is Verdict.WELL
+        return self.state is State.READY and self._worker_health() is WorkerHealth.HEALTHY
 
     @property
     def is_alive(self) -> bool:
         """Whether a restart would not help."""
-        return self._verdict() is not Verdict.STUCK
+        return self._worker_health() is not WorkerHealth.STUCK
 
     def started(self) -> None:
         """Note that the workers run."""
@@ -95,7 +102,9 @@ class DrainingServer(uvicorn.Server):
         """
         if self._is_signalled:
             os._exit(FORCED_EXIT)
-        delay_s = self._drain_delay_s if sig == signal.SIGTERM else 0.0  # nobody balances load to a Ctrl-C
+        delay_s = (
+            self._drain_delay_s if sig == signal.SIGTERM else 0.0
+        )  # a Ctrl-C comes without a load balancer
         self._is_signalled = True
         self._leave_at_s = min(self._leave_at_s, time.monotonic() + delay_s)
         self._lifecycle.drain()

@@ -13,7 +13,7 @@ from typing import Final
 _TRIM: Final = getattr(ctypes.CDLL(None), "malloc_trim", None)
 
 
-def give_back() -> None:
+def trim_heap() -> None:
     """Give back all free pages; takes 10 ms after a model was let go, so call it off the event loop."""
     if _TRIM is not None:
         _TRIM(0)

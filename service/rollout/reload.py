@@ -2,7 +2,7 @@
 
 Knows what is served and how a bundle is loaded; does not know HTTP, signals or requests.
 Invariant: a model serves only after its bundle was verified and warmed up; whatever fails changes nothing, and is
-logged, counted and told. One is loaded at a time, off the event loop; the change itself is one step on it.
+logged, counted and reported. One is loaded at a time, off the event loop; the change itself is one step on it.
 """
 
 import asyncio
@@ -13,14 +13,14 @@ from typing import Final
 
 from bundle import BundleError
 from bundle.manifest import is_name
-from service.engine.model import ServedModel
+from service.engine.model import LoadedModel
 from service.errors import EngineError, Reason, Refused
-from service.process.memory import give_back
+from service.process.memory import trim_heap
 from service.rollout.models import Role
-from service.rollout.rollout import Fault
-from service.rollout.versions import Newcomer, NewcomerRole, Version, Versions
+from service.rollout.trial import AbortReason
+from service.rollout.versions import Candidate, CandidateRole, Version, Versions
 from service.telemetry.logs import event
-from service.telemetry.meters import NEWCOMERS
+from service.telemetry.meters import CANDIDATE_ROLES
 from service.telemetry.metrics import Metrics
 
 STATUSES: Final = {"not_found": 404, "already_served": 409, "engine": 422, "load_failed": 500}
@@ -44,7 +44,7 @@ class LoadFailed(Exception):
 class Rollout:
     """Changes what `versions` serves; `load` reads, verifies and warms up a bundle by its directory."""
 
-    def __init__(self, versions: Versions, metrics: Metrics, load: Callable[[str], ServedModel]) -> None:
+    def __init__(self, versions: Versions, metrics: Metrics, load: Callable[[str], LoadedModel]) -> None:
         self._versions = versions
         self._metrics = metrics
         self._load = load
@@ -56,7 +56,7 @@ class Rollout:
         """Whether a bundle is being loaded."""
         return self._loading.locked()
 
-    def want_reload(self) -> None:
+    def request_reload(self) -> None:
         """Have `watch` reload the stable bundle, once for all that want it meanwhile."""
         self._wanted.set()
 
@@ -65,7 +65,7 @@ class Rollout:
         while True:
             await self._wanted.wait()
             self._wanted.clear()
-            with contextlib.suppress(LoadFailed):  # told already, and there is nobody else to tell
+            with contextlib.suppress(LoadFailed):  # reported already
                 await self.reload()
 
     async def reload(self, directory: str | None = None) -> None:
@@ -75,26 +75,26 @@ class Rollout:
             version = await self._loaded(found, "stable")
             self._replace(version, "reloaded")
 
-    async def admit(self, role: NewcomerRole, directory: str, share: float) -> None:
+    async def admit(self, role: CandidateRole, directory: str, share: float) -> None:
         """Put a bundle beside the stable one, in the place of another in this role; LoadFailed."""
         async with self._loading:
-            newcomer = Newcomer(await self._loaded(directory, role), share)
-            self._metrics.rollout.part(role)
-            self._versions.admit(role, newcomer)
-            _give_back_soon()
-            facts = newcomer.version.facts
+            candidate = Candidate(await self._loaded(directory, role), share)
+            self._metrics.rollout.clear_agreement(role)
+            self._versions.admit(role, candidate)
+            _trim_heap_later()
+            facts = candidate.version.facts
             event(f"{role}_started", model=facts.id, bundle=facts.bundle, share=share)
 
     def promote(self) -> None:
         """Make the canary the stable model; Refused if there is none."""
         self._replace(self._dismiss("canary").version, "promoted")
 
-    def dismiss(self, role: NewcomerRole) -> None:
+    def dismiss(self, role: CandidateRole) -> None:
         """Take the model of a role out; Refused if there is none."""
         facts = self._dismiss(role).version.facts
         event(f"{role}_ended", model=facts.id, bundle=facts.bundle)
 
-    def abort(self, fault: Fault) -> None:
+    def abort(self, reason: AbortReason) -> None:
         """Take the canary out because it does badly."""
         canary = self._dismiss("canary")
         self._metrics.rollout.aborts.inc()
@@ -104,9 +104,9 @@ class Rollout:
             logging.ERROR,
             model=facts.id,
             bundle=facts.bundle,
-            reason=fault,
-            answers=canary.trial.newcomer.answers,
-            failing=round(canary.trial.newcomer.failing, 4),
+            reason=reason,
+            answers=canary.trial.candidate.answers,
+            failing=round(canary.trial.candidate.failing, 4),
             lists=canary.trial.lists,
             overlap_at_10=None if agreement is None else round(agreement.overlap_at_10, 4),
             kendall_tau=None if agreement is None else round(agreement.kendall_tau, 4),
@@ -115,23 +115,23 @@ class Rollout:
     def _replace(self, version: Version, how: str) -> None:
         was = self._versions.stable.facts.bundle
         self._versions.replace(version)
-        for role in NEWCOMERS:
-            self._metrics.rollout.part(role)
-        _give_back_soon()
+        for role in CANDIDATE_ROLES:
+            self._metrics.rollout.clear_agreement(role)
+        _trim_heap_later()
         event(how, model=version.facts.id, bundle=version.facts.bundle, was=was)
 
-    def _dismiss(self, role: NewcomerRole) -> Newcomer:
+    def _dismiss(self, role: CandidateRole) -> Candidate:
         left = self._versions.dismiss(role)
         if left is None:
-            raise Refused(Reason.NO_NEWCOMER)
-        self._metrics.rollout.part(role)
-        _give_back_soon()
+            raise Refused(Reason.NO_CANDIDATE)
+        self._metrics.rollout.clear_agreement(role)
+        _trim_heap_later()
         return left
 
     async def _loaded(self, directory: str, role: Role) -> Version:
         try:
             version = await asyncio.to_thread(lambda: Version(self._load(directory), directory))
-        except Exception as error:  # a bundle can fail in any way; all are counted, logged and told
+        except Exception as error:  # a bundle can fail in any way; all are counted, logged and reported
             raise self._failed(_failure(error), directory, role) from error
         if self._versions.is_taken(version.model, role):
             taken = LoadFailed("already_served", "A model of this name and version has another role here.")
@@ -141,14 +141,14 @@ class Rollout:
 
     def _failed(self, failure: LoadFailed, directory: str, role: Role) -> LoadFailed:
         self._metrics.rollout.reloads["failed"].inc()
-        _give_back_soon()
+        _trim_heap_later()
         named = directory if is_name(directory) else ""
         event("reload_failed", logging.ERROR, role=role, directory=named, code=failure.code)
         return failure
 
 
 def _failure(error: Exception) -> LoadFailed:
-    """Put an error into the closed set; what is unforeseen is told by its type alone."""
+    """Put an error into the closed set; of an unforeseen one only the type is named."""
     if isinstance(error, BundleError):
         return LoadFailed(error.code, str(error))
     if isinstance(error, EngineError):
@@ -156,7 +156,7 @@ def _failure(error: Exception) -> LoadFailed:
     return LoadFailed("load_failed", f"Loading failed with {type(error).__name__}.")
 
 
-def _give_back_soon() -> None:
+def _trim_heap_later() -> None:
     """Give memory back when the model that has gone is needed no more."""
     loop = asyncio.get_running_loop()
-    loop.call_later(SETTLE_S, loop.run_in_executor, None, give_back)
+    loop.call_later(SETTLE_S, loop.run_in_executor, None, trim_heap)

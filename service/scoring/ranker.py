@@ -1,7 +1,7 @@
 """Ranks a list by whatever is known of it: products by id, logits from before or from other requests, then the engine.
 
 Knows the order in which to ask; does not know how anything is stored, computed or sent.
-Invariant: every product has one place, and a pair scores the same whoever had its logit.
+Invariant: every product is ranked once, and a pair scores the same wherever its logit came from.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -11,17 +11,18 @@ from typing import Final, TypeVar, cast
 import numpy as np
 
 from bundle import Product
-from service.cache.known import uses, with_use
-from service.cache.lookup import SharedStore, cached_logits
+from service.cache.lookup import cached_logits
 from service.cache.memory import ScoreCache
+from service.cache.packed_logits import pack_usage, unpack_usage
 from service.cache.pair_keys import pair_keys, product_digest
+from service.cache.shared import SharedCache
 from service.catalogue.catalogue import Catalogue
-from service.catalogue.record import Found
+from service.catalogue.record import ResolvedProduct
 from service.domain.budget import RESPOND_S, Terms
-from service.domain.query import Asked, Reference, text_chars
-from service.domain.ranking import Cause, Ranking, rank_places
-from service.engine.model import ServedModel
-from service.scoring.call import Groups
+from service.domain.query import Reference, RequestedProduct, text_chars
+from service.domain.ranking import Cause, Ranking, rank_products
+from service.engine.model import LoadedModel
+from service.scoring.job import EncodableGroups
 from service.scoring.scorer import Scorer
 from service.telemetry.meters import CatalogueMeter
 
@@ -30,7 +31,7 @@ LOOP_DIGESTS: Final = 256
 LOOP_DIGEST_CHARS: Final = 65_536
 """Digests made on the event loop, within 0.3 ms, and the characters in them; more are made by a worker."""
 
-AskedGroups = Sequence[tuple[str, Sequence[Asked]]]
+RequestedGroups = Sequence[tuple[str, Sequence[RequestedProduct]]]
 
 
 class Ranker:
@@ -41,7 +42,7 @@ class Ranker:
         scorer: Scorer,
         *,
         cache: ScoreCache | None = None,
-        shared: SharedStore | None = None,
+        shared: SharedCache | None = None,
         catalogue: Catalogue | None = None,
         catalogue_meter: CatalogueMeter | None = None,
     ) -> None:
@@ -52,49 +53,49 @@ class Ranker:
         self._meter = catalogue_meter
 
     async def rank(
-        self, model: ServedModel, groups: AskedGroups, terms: Terms, *, measured: bool = False
+        self, model: LoadedModel, groups: RequestedGroups, terms: Terms, *, measured: bool = False
     ) -> Ranking:
         """Rank the products of several queries as one list; Refused as `Scorer.rank` says.
 
         A ranking that is to be `measured` asks no cache, since it wants to know how the engine comes to its scores.
         """
         if self._cache is None and not (self._catalogue is not None and _has_references(groups)):
-            return await self._scorer.rank(model, cast("Groups", groups), terms, measured=measured)
+            return await self._scorer.rank(model, cast("EncodableGroups", groups), terms, measured=measured)
         known = await self._resolve(model, groups, as_texts=measured)
-        places = [place for place, item in enumerate(known) if item is not None]
+        positions = [position for position, item in enumerate(known) if item is not None]
         if self._cache is None or measured:
-            found = await self._compute(model, groups, known, places, terms, measured=measured)
+            found = await self._compute(model, groups, known, positions, terms, measured=measured)
             return (
                 found
-                if len(places) == len(known)
-                else _merged(model, len(known), {}, [(places, found)], known)
+                if len(positions) == len(known)
+                else _merged(model, len(known), {}, [(positions, found)], known)
             )
-        return await self._with_cache(self._cache, model, groups, known, places, terms)
+        return await self._with_cache(self._cache, model, groups, known, positions, terms)
 
     async def _with_cache(  # noqa: PLR0913, PLR0917  what a list is made of
         self,
         cache: ScoreCache,
-        model: ServedModel,
-        groups: AskedGroups,
-        known: Sequence[Found | None],
-        places: Sequence[int],
+        model: LoadedModel,
+        groups: RequestedGroups,
+        known: Sequence[ResolvedProduct | None],
+        positions: Sequence[int],
         terms: Terms,
     ) -> Ranking:
         parts: list[tuple[Sequence[int], Ranking]] = []
 
         async def compute(chosen: Sequence[int]) -> Mapping[int, float]:
-            of = [places[index] for index in chosen]
+            of = [positions[index] for index in chosen]
             part = await self._compute(model, groups, known, of, terms)
             parts.append((of, part))
             rows = len(part.lengths)
             logits = [
-                *with_use(part.logits[:rows], part.lengths, part.cut).tolist(),
+                *pack_usage(part.logits[:rows], part.lengths, part.cut).tolist(),
                 *part.logits[rows:].tolist(),
             ]
             if not part.unscored.total:
                 return dict(zip(chosen, logits, strict=True))
             computed = np.flatnonzero(part.causes == Cause.SCORED).tolist()
-            return {chosen[place]: logits[place] for place in computed}
+            return {chosen[position]: logits[position] for position in computed}
 
         keys = _keys(model, groups, known)
         due = replace(terms, deadline_s=terms.deadline_s - RESPOND_S)
@@ -102,43 +103,43 @@ class Ranker:
         if len(parts) == 1 and len(parts[0][0]) == len(known):
             return parts[0][1]
         return _merged(
-            model, len(known), {places[index]: logit for index, logit in logits.items()}, parts, known
+            model, len(known), {positions[index]: logit for index, logit in logits.items()}, parts, known
         )
 
     async def _compute(  # noqa: PLR0913  as above
         self,
-        model: ServedModel,
-        groups: AskedGroups,
-        known: Sequence[Found | None],
-        places: Sequence[int],
+        model: LoadedModel,
+        groups: RequestedGroups,
+        known: Sequence[ResolvedProduct | None],
+        positions: Sequence[int],
         terms: Terms,
         *,
         measured: bool = False,
     ) -> Ranking:
         """Have the products at some places scored, which are in order."""
-        if len(places) == len(known) and len(groups) == 1:
+        if len(positions) == len(known) and len(groups) == 1:
             products = [item.product for item in known if item is not None]
             return await self._scorer.rank(model, [(groups[0][0], products)], terms, measured=measured)
-        chosen = set(places)
-        wanted: Groups = []
+        chosen = set(positions)
+        wanted: EncodableGroups = []
         start = 0
         for query, asked in groups:
             of = range(start, start + len(asked))
             wanted.append(
-                (query, [item.product for place in of if place in chosen and (item := known[place])])
+                (query, [item.product for position in of if position in chosen and (item := known[position])])
             )
             start += len(asked)
         return await self._scorer.rank(model, wanted, terms, measured=measured)
 
     async def _resolve(
-        self, model: ServedModel, groups: AskedGroups, *, as_texts: bool
-    ) -> list[Found | None]:
+        self, model: LoadedModel, groups: RequestedGroups, *, as_texts: bool
+    ) -> list[ResolvedProduct | None]:
         """Return what is known of each product; ids not asked for lately go to a worker, for the disk may be slow."""
         asked = [product for _, products in groups for product in products]
         references = [product for product in asked if isinstance(product, Reference)]
-        found: Mapping[int, Found | None] = {}
+        found: Mapping[int, ResolvedProduct | None] = {}
         if self._catalogue is not None and references:
-            known = await self._refer(self._catalogue, model, references, as_texts=as_texts)
+            known = await self._resolve_references(self._catalogue, model, references, as_texts=as_texts)
             if len(references) == len(asked):
                 return known
             found = dict(zip(map(id, references), known, strict=True))
@@ -146,16 +147,16 @@ class Ranker:
         digests = [b""] * len(texts)
         if self._cache is not None:
             digests = await self._digests(texts)
-        of_texts = map(Found, texts, digests)
+        of_texts = map(ResolvedProduct, texts, digests)
         return [
             found.get(id(product)) if isinstance(product, Reference) else next(of_texts) for product in asked
         ]
 
-    async def _refer(
-        self, catalogue: Catalogue, model: ServedModel, references: Sequence[Reference], *, as_texts: bool
-    ) -> list[Found | None]:
+    async def _resolve_references(
+        self, catalogue: Catalogue, model: LoadedModel, references: Sequence[Reference], *, as_texts: bool
+    ) -> list[ResolvedProduct | None]:
         """Return what is known of each reference, and count it."""
-        known = None if as_texts else _recall(catalogue, model, references)
+        known = None if as_texts else _lookup_recent(catalogue, model, references)
         if known is None:
             known = await self._offload(lambda: _look_up(catalogue, model, references, as_texts=as_texts))
         if self._meter is not None:
@@ -179,7 +180,9 @@ class Ranker:
             result.cancel()
 
 
-def _keys(model: ServedModel, groups: AskedGroups, known: Sequence[Found | None]) -> list[bytes]:
+def _keys(
+    model: LoadedModel, groups: RequestedGroups, known: Sequence[ResolvedProduct | None]
+) -> list[bytes]:
     """Return the cache's keys of all products that are known, in order."""
     keys: list[bytes] = []
     start = 0
@@ -190,69 +193,73 @@ def _keys(model: ServedModel, groups: AskedGroups, known: Sequence[Found | None]
     return keys
 
 
-def _has_references(groups: AskedGroups) -> bool:
+def _has_references(groups: RequestedGroups) -> bool:
     return any(isinstance(asked, Reference) for _, products in groups for asked in products)
 
 
-def _recall(
-    catalogue: Catalogue, model: ServedModel, references: Sequence[Reference]
-) -> list[Found | None] | None:
+def _lookup_recent(
+    catalogue: Catalogue, model: LoadedModel, references: Sequence[Reference]
+) -> list[ResolvedProduct | None] | None:
     """Find products by their ids alone if all were looked up lately."""
     if any(reference.product is not None for reference in references):
         return None
-    return catalogue.recall([reference.id for reference in references], model.encoder.text_key)
+    return catalogue.lookup_recent([reference.id for reference in references], model.encoder.text_key)
 
 
 def _look_up(
-    catalogue: Catalogue, model: ServedModel, references: Sequence[Reference], *, as_texts: bool
-) -> list[Found | None]:
+    catalogue: Catalogue, model: LoadedModel, references: Sequence[Reference], *, as_texts: bool
+) -> list[ResolvedProduct | None]:
     """Find products by their ids; one that is not there is known by the fields that were sent with its id, if any."""
     ids = [reference.id for reference in references]
     if as_texts:
         records = [catalogue.get(identifier) for identifier in ids]
-        stored = [None if record is None else Found(*record) for record in records]
+        stored = [None if record is None else ResolvedProduct(*record) for record in records]
     else:
         stored = catalogue.lookup(ids, model.encoder.text_key)
-    known: list[Found | None] = []
+    known: list[ResolvedProduct | None] = []
     for reference, found in zip(references, stored, strict=True):
-        own = reference.product
-        if own is None:
+        given = reference.product
+        if given is None:
             known.append(found)
         elif found is None:
-            known.append(Found(own, product_digest(own)))
+            known.append(ResolvedProduct(given, product_digest(given)))
         else:
-            known.append(found.overridden(own))
+            known.append(found.with_overrides(given))
     return known
 
 
 def _merged(
-    model: ServedModel,
+    model: LoadedModel,
     products: int,
     cached: Mapping[int, float],
     parts: Sequence[tuple[Sequence[int], Ranking]],
-    known: Sequence[Found | None],
+    known: Sequence[ResolvedProduct | None],
 ) -> Ranking:
     """Put together what came from several places, in the order of the request."""
     logits = np.full(products, np.nan, np.float32)
     causes = np.full(products, Cause.DEADLINE, np.int8)
-    causes[[place for place, item in enumerate(known) if item is None]] = Cause.UNKNOWN_ID
-    for places, part in parts:
-        logits[list(places)] = part.logits
-        causes[list(places)] = part.causes
+    causes[[position for position, item in enumerate(known) if item is None]] = Cause.UNKNOWN_ID
+    for positions, part in parts:
+        logits[list(positions)] = part.logits
+        causes[list(positions)] = part.causes
     logits[list(cached)] = list(cached.values())
     causes[list(cached)] = Cause.SCORED
-    ranked, unscored = rank_places(logits, causes, model.bundle.manifest)
+    ranked, unscored = rank_products(logits, causes, model.bundle.manifest)
     rankings = [part for _, part in parts]
     computed = {
-        place for places, part in parts for place in np.array(places)[part.causes == Cause.SCORED].tolist()
+        position
+        for positions, part in parts
+        for position in np.array(positions)[part.causes == Cause.SCORED].tolist()
     }
-    cached_tokens, cached_cut = uses([logit for place, logit in cached.items() if place not in computed])
+    cached_tokens, cached_cut = unpack_usage(
+        [logit for position, logit in cached.items() if position not in computed]
+    )
     return Ranking(
-        places=ranked,
+        products=ranked,
         logits=logits,
         causes=causes,
         unscored=unscored,
-        admitted=products - sum(len(part.places) - part.admitted for part in rankings),
+        admitted=products - sum(len(part.products) - part.admitted for part in rankings),
         rows=sum(part.rows for part in rankings),
         tokens=sum(part.tokens for part in rankings),
         padding_tokens=sum(part.padding_tokens for part in rankings),
@@ -270,5 +277,5 @@ def _merged(
 
 
 def _added(counts: Sequence[int | None]) -> int | None:
-    told = [count for count in counts if count is not None]
-    return sum(told) if len(told) == len(counts) else None
+    known = [count for count in counts if count is not None]
+    return sum(known) if len(known) == len(counts) else None

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Generic
 
-from service.scoring.entry import WORTHWHILE_TOKENS, Entry, Owner, Run, Tokenize
+from service.scoring.queue_entry import WORTHWHILE_TOKENS, Owner, QueueEntry, Run, Tokenize
 
 MAX_RUN_TOKENS: Final = 16_384  # bounds the memory of one run
 LOOK_BACK: Final = 32  # requests that are looked through for rows to fill a run with
@@ -26,19 +26,19 @@ TOKENIZE_SHARE: Final = 1 / 32  # of a request's cost, which is what tokenizing 
 
 
 @dataclass(slots=True)
-class _Line(Generic[Owner]):
+class _TenantQueue(Generic[Owner]):
     """The requests of one tenant at one level, and how far its virtual clock is."""
 
     weight: float
     clock_s: float = 0.0
     cost_s: float = 0.0
-    fresh: deque[Entry[Owner]] = field(default_factory=deque)
-    ready: deque[Entry[Owner]] = field(default_factory=deque)
-    away: int = 0  # requests that are being tokenized
+    incoming: deque[QueueEntry[Owner]] = field(default_factory=deque)
+    ready: deque[QueueEntry[Owner]] = field(default_factory=deque)
+    tokenizing: int = 0  # requests that are being tokenized
 
     @property
     def is_busy(self) -> bool:
-        return bool(self.fresh or self.ready or self.away)
+        return bool(self.incoming or self.ready or self.tokenizing)
 
 
 class Scheduler(Generic[Owner]):
@@ -54,37 +54,37 @@ class Scheduler(Generic[Owner]):
         self._fill_tokens = fill_tokens
         self._most = max(MAX_RUN_TOKENS, fill_tokens)
         self._levels = [
-            {name: _Line[Owner](weight) for name, weight in weights.items()} for _ in range(levels)
+            {name: _TenantQueue[Owner](weight) for name, weight in weights.items()} for _ in range(levels)
         ]
         self._running_s = 0.0
 
-    def add(self, entry: Entry[Owner]) -> None:
+    def add(self, entry: QueueEntry[Owner]) -> None:
         """Queue a request."""
-        lines = self._levels[entry.level]
-        line = lines[entry.tenant]
-        if not line.is_busy:  # whoever comes back has saved nothing up while it was away
-            busy = [other.clock_s for other in lines.values() if other.is_busy]
-            line.clock_s = max(line.clock_s, min(busy, default=0.0))
-        line.fresh.append(entry)
-        line.cost_s += entry.cost_s
+        queues = self._levels[entry.level]
+        queue = queues[entry.tenant]
+        if not queue.is_busy:  # a tenant gains no credit while it is idle
+            busy = [other.clock_s for other in queues.values() if other.is_busy]
+            queue.clock_s = max(queue.clock_s, min(busy, default=0.0))
+        queue.incoming.append(entry)
+        queue.cost_s += entry.cost_s
 
-    def tokenized(self, entry: Entry[Owner], lengths: Sequence[int]) -> None:
+    def tokenized(self, entry: QueueEntry[Owner], lengths: Sequence[int]) -> None:
         """Queue the rows of a request that `next` had tokenized; their padded lengths in the order of its rows."""
-        line = self._line(entry)
-        line.away -= 1
+        queue = self._queue_of(entry)
+        queue.tokenizing -= 1
         if entry.is_over:
             return
         before_s = entry.cost_s
-        entry.await_rows(lengths)
-        line.cost_s += entry.cost_s - before_s
-        line.ready.append(entry)
+        entry.set_rows(lengths)
+        queue.cost_s += entry.cost_s - before_s
+        queue.ready.append(entry)
 
-    def untokenized(self, entry: Entry[Owner]) -> None:
+    def tokenization_failed(self, entry: QueueEntry[Owner]) -> None:
         """Forget a request whose texts could not be tokenized."""
-        self._line(entry).away -= 1
+        self._queue_of(entry).tokenizing -= 1
         self.drop(entry)
 
-    def one_by_one(self, run: Run[Owner]) -> list[Run[Owner]]:
+    def split_failed(self, run: Run[Owner]) -> list[Run[Owner]]:
         """Return a run that failed as runs of one row each, for those that still want theirs."""
         rows = [(entry, row) for entry, places in run.parts if not entry.is_over for row in places]
         runs = [
@@ -94,12 +94,12 @@ class Scheduler(Generic[Owner]):
         self._running_s += sum(single.cost_s for single in runs)
         return runs
 
-    def drop(self, entry: Entry[Owner]) -> None:
+    def drop(self, entry: QueueEntry[Owner]) -> None:
         """Forget what is left of a request: it is complete, cancelled or late."""
         if not entry.is_over:
             entry.is_over = True
-            self._line(entry).cost_s -= entry.cost_s
-            entry.give_up()
+            self._queue_of(entry).cost_s -= entry.cost_s
+            entry.discard_rows()
 
     def done(self, run: Run[Owner]) -> None:
         """Note that a run has ended."""
@@ -107,10 +107,10 @@ class Scheduler(Generic[Owner]):
 
     def next(self, now_s: float) -> Tokenize[Owner] | Run[Owner] | None:
         """Hand out the next piece of work, or None if there is none."""
-        for lines in self._levels:
-            busy = [line for line in lines.values() if line.fresh or line.ready]
-            for line in sorted(busy, key=lambda line: line.clock_s):
-                task = self._next_of(line, lines, now_s)
+        for queues in self._levels:
+            busy = [queue for queue in queues.values() if queue.incoming or queue.ready]
+            for queue in sorted(busy, key=lambda queue: queue.clock_s):
+                task = self._next_of(queue, queues, now_s)
                 if task is not None:
                     return task
         return None
@@ -121,11 +121,11 @@ class Scheduler(Generic[Owner]):
         Before it come all more urgent levels, and of its own level what its tenant has waiting. Beside it come the
         other tenants, with what they get meanwhile by their weights, but no more than they have waiting.
         """
-        urgent_s = sum(line.cost_s for lines in self._levels[:level] for line in lines.values())
+        urgent_s = sum(queue.cost_s for queues in self._levels[:level] for queue in queues.values())
         own = self._levels[level][tenant]
         own_s = own.cost_s + cost_s
-        others = [line for name, line in self._levels[level].items() if name != tenant]
-        beside_s = sum(min(line.cost_s, own_s * line.weight / own.weight) for line in others)
+        others = [queue for name, queue in self._levels[level].items() if name != tenant]
+        beside_s = sum(min(queue.cost_s, own_s * queue.weight / own.weight) for queue in others)
         return max(0.0, self._running_s + urgent_s + own_s + beside_s) / self._workers
 
     @property
@@ -134,43 +134,48 @@ class Scheduler(Generic[Owner]):
 
         Costs are added and taken off again in parts, which leaves some 1e-16 s of a queue that is empty.
         """
-        waiting_s = sum(line.cost_s for lines in self._levels for line in lines.values())
+        waiting_s = sum(queue.cost_s for queues in self._levels for queue in queues.values())
         work_s = self._running_s + waiting_s
         return work_s / self._workers if work_s > _ROUNDING_S else 0.0
 
-    def _line(self, entry: Entry[Owner]) -> _Line[Owner]:
+    def _queue_of(self, entry: QueueEntry[Owner]) -> _TenantQueue[Owner]:
         return self._levels[entry.level][entry.tenant]
 
     def _next_of(
-        self, line: _Line[Owner], lines: Mapping[str, _Line[Owner]], now_s: float
+        self,
+        queue: _TenantQueue[Owner],
+        queues: Mapping[str, _TenantQueue[Owner]],
+        now_s: float,
     ) -> Tokenize[Owner] | Run[Owner] | None:
         """Return the next work of one tenant: it tokenizes ahead only until there is enough for full runs."""
-        self._forget_late(line.fresh, now_s)
-        self._forget_late(line.ready, now_s)
-        ahead = sum(entry.tokens for entry in itertools.islice(line.ready, LOOK_BACK))
-        if line.fresh and ahead < 2 * self._fill_tokens * self._workers:
-            entry = line.fresh.popleft()
-            line.away += 1
-            line.clock_s += entry.cost_s * TOKENIZE_SHARE / line.weight
+        self._drop_expired(queue.incoming, now_s)
+        self._drop_expired(queue.ready, now_s)
+        ahead = sum(entry.tokens for entry in itertools.islice(queue.ready, LOOK_BACK))
+        if queue.incoming and ahead < 2 * self._fill_tokens * self._workers:
+            entry = queue.incoming.popleft()
+            queue.tokenizing += 1
+            queue.clock_s += entry.cost_s * TOKENIZE_SHARE / queue.weight
             return Tokenize(entry)
-        while line.ready:
-            run = self._run(line.ready[0], lines, now_s)
-            self._forget_late(line.ready, now_s)
+        while queue.ready:
+            run = self._run(queue.ready[0], queues, now_s)
+            self._drop_expired(queue.ready, now_s)
             if run is not None:
                 return run
         return None
 
-    def _forget_late(self, queue: deque[Entry[Owner]], now_s: float) -> None:
+    def _drop_expired(self, entries: deque[QueueEntry[Owner]], now_s: float) -> None:
         """Take what is over, empty or late from the head of a queue; the rest is met when its turn comes."""
-        while queue:
-            entry = queue[0]
+        while entries:
+            entry = entries[0]
             if entry.deadline_s <= now_s:
                 self.drop(entry)
             if not entry.is_over and not (entry.is_tokenized and not entry.waiting):
                 return
-            queue.popleft()
+            entries.popleft()
 
-    def _run(self, entry: Entry[Owner], lines: Mapping[str, _Line[Owner]], now_s: float) -> Run[Owner] | None:
+    def _run(
+        self, entry: QueueEntry[Owner], queues: Mapping[str, _TenantQueue[Owner]], now_s: float
+    ) -> Run[Owner] | None:
         """Take a run of the longest part of a request; None, and the request dropped, if no row is done in time."""
         length = max(entry.waiting, key=lambda length: (length * len(entry.waiting[length]), length))
         share = max(self._fill_tokens, -(-entry.tokens // (2 * self._workers)))
@@ -181,7 +186,7 @@ class Scheduler(Generic[Owner]):
             self.drop(entry)
             return None
         taken = [self._take(entry, length, count)]
-        for other in self._behind(entry, lines):
+        for other in self._requests_behind(entry, queues):
             room = self._fill_tokens // length - sum(len(rows) for _, rows, _ in taken)
             if room <= 0:
                 break
@@ -192,25 +197,29 @@ class Scheduler(Generic[Owner]):
         return Run(entry.model, length, tuple((e, rows) for e, rows, _ in taken), cost_s)
 
     def _take(
-        self, entry: Entry[Owner], length: int, count: int
-    ) -> tuple[Entry[Owner], tuple[int, ...], float]:
-        line = self._line(entry)
+        self, entry: QueueEntry[Owner], length: int, count: int
+    ) -> tuple[QueueEntry[Owner], tuple[int, ...], float]:
+        queue = self._queue_of(entry)
         rows, cost_s = entry.take(length, count)
-        line.cost_s -= cost_s
-        line.clock_s += cost_s / line.weight
+        queue.cost_s -= cost_s
+        queue.clock_s += cost_s / queue.weight
         return entry, tuple(rows), cost_s
 
-    def _behind(self, entry: Entry[Owner], lines: Mapping[str, _Line[Owner]]) -> Iterator[Entry[Owner]]:
+    def _requests_behind(
+        self, entry: QueueEntry[Owner], queues: Mapping[str, _TenantQueue[Owner]]
+    ) -> Iterator[QueueEntry[Owner]]:
         """Yield requests of the same model further back, those of the own level in their order first."""
-        levels = [lines, *self._levels[entry.level + 1 :]]
-        queues = [
-            line.ready for level in levels for line in sorted(level.values(), key=lambda line: line.clock_s)
+        levels = [queues, *self._levels[entry.level + 1 :]]
+        ready = [
+            queue.ready
+            for level in levels
+            for queue in sorted(level.values(), key=lambda queue: queue.clock_s)
         ]
-        candidates = itertools.islice(itertools.chain.from_iterable(queues), LOOK_BACK)
+        candidates = itertools.islice(itertools.chain.from_iterable(ready), LOOK_BACK)
         yield from (e for e in candidates if e is not entry and not e.is_over and e.model == entry.model)
 
 
-def _in_time(entry: Entry[Owner], length: int, count: int, now_s: float) -> int:
+def _in_time(entry: QueueEntry[Owner], length: int, count: int, now_s: float) -> int:
     """Return how many of `count` rows are computed before the deadline, as predicted."""
     left_s = entry.deadline_s - now_s
     if entry.seconds(length * count, count) <= left_s:

@@ -1,74 +1,61 @@
 """Threads that do what the scheduler hands out.
 
-Knows threads, the clock and the scheduler's lock; does not know texts, logits' meaning or the event loop.
-Invariant: a task that nobody wants is never started, and no task can end a thread.
+Knows threads, the clock and the scheduler's lock; does not know texts or the meaning of logits.
+Invariant: a task whose result is no longer wanted is never started, and no task can end a thread.
 """
 
+import asyncio
 import os
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any, Final, Generic, TypeVar
 
 from bundle.rows import Rows
 from service.domain.budget import PRIORITIES
-from service.engine.model import ServedModel
-from service.scoring.entry import WORTHWHILE_TOKENS, Entry, Run, Tokenize
+from service.engine.model import LoadedModel
+from service.errors import Refused
+from service.scoring.job import RankingJob, settle_on_loop
+from service.scoring.queue_entry import WORTHWHILE_TOKENS, QueueEntry, Run, Tokenize
 from service.scoring.scheduler import Scheduler
 
+Result = TypeVar("Result")
 _WAKE_S: Final = 1.0  # an idle worker looks around this often, so that no wait is without end
-_SOON_S: Final = 0.001
-"""After so long without work a worker learns what its last run cost: the event loop, which has to answer with that
-run's scores, would wait for the interpreter meanwhile."""
 
 
-class Owner(Protocol):
-    """What a request is to the workers; its methods are called on their threads."""
+class FunctionJob(Generic[Result]):
+    """A function that runs on a worker, beside the queue; a refusal is its normal outcome, not an error of the worker."""
 
-    def tokenize(self) -> Sequence[int] | None:
-        """Turn the texts into rows and return their padded lengths; None if nobody waits for them any more."""
-        ...
-
-    def rows(self, places: Sequence[int]) -> Rows:
-        """Return rows that are about to be computed."""
-        ...
-
-    def deliver(self, places: Sequence[int], logits: NDArray[np.float32] | None) -> None:
-        """Take the logits of some rows, or None if the engine failed on them."""
-        ...
-
-    def fail(self, error: Exception) -> None:
-        """Take an error that ends the request."""
-        ...
-
-
-class Job(Protocol):
-    """A short piece of work beside the queue, which a whole request waits for."""
+    def __init__(self, function: Callable[[], Result], future: asyncio.Future[Result]) -> None:
+        self._function = function
+        self._future = future
 
     def wanted(self) -> bool:
         """Whether somebody still waits for the result."""
-        ...
+        return not self._future.done()
 
     def run(self) -> None:
-        """Do the work and hand over its result."""
-        ...
+        """Call the function and hand over its result."""
+        try:
+            result = self._function()
+        except Refused as refusal:
+            self.fail(refusal)
+        else:
+            settle_on_loop(self._future, lambda: self._future.set_result(result))
 
     def fail(self, error: Exception) -> None:
         """Hand over an error that `run` did not handle."""
-        ...
+        settle_on_loop(self._future, lambda: self._future.set_exception(error))
 
 
-Task = Tokenize[Owner] | Run[Owner] | Job
+Task = Tokenize[RankingJob] | Run[RankingJob] | FunctionJob[Any]
 
 
 class WorkerPool:
     """One thread for each session of a model; the queue holds what admission let in, so its bound is there."""
 
-    def __init__(  # noqa: PLR0913  what the threads are, and whom they tell
+    def __init__(  # noqa: PLR0913  what the threads are, and their callbacks
         self,
         workers: int,
         weights: Mapping[str, float],
@@ -82,11 +69,12 @@ class WorkerPool:
         self._cpus = cpus
         self._on_drop = on_drop
         self._on_error = on_error
-        self._changed = threading.Condition()  # guards the seven fields below
-        self._scheduler = Scheduler[Owner](workers, weights, len(PRIORITIES), fill_tokens)
-        self._first: deque[Job | Run[Owner]] = deque()  # jobs, and single rows of a run that failed
-        self._unlearnt: deque[_Delivery] = deque()
-        self._learnt_s = time.monotonic()
+        self._changed = threading.Condition()  # guards the six fields below
+        self._scheduler = Scheduler[RankingJob](workers, weights, len(PRIORITIES), fill_tokens)
+        self._first: deque[FunctionJob[Any] | Run[RankingJob]] = (
+            deque()
+        )  # jobs, and single rows of a run that failed
+        self._observed_s = time.monotonic()
         self._closing = False
         self._busy_since: list[float | None] = [None] * workers
         self._threads = [
@@ -116,9 +104,9 @@ class WorkerPool:
             return self._scheduler.backlog_s
 
     @property
-    def learnt_since_s(self) -> float:
+    def since_observed_s(self) -> float:
         """Seconds since it was last seen what a run costs."""
-        return time.monotonic() - self._learnt_s
+        return time.monotonic() - self._observed_s
 
     def busy_since(self) -> list[float | None]:
         """Return for each thread since when it has been at its task, in monotonic seconds, None if idle."""
@@ -143,23 +131,23 @@ class WorkerPool:
         with self._changed:
             return self._scheduler.finish_s(level, tenant, cost_s)
 
-    def submit(self, entry: Entry[Owner]) -> None:
+    def submit(self, entry: QueueEntry[RankingJob]) -> None:
         """Queue a request; after `stop` it is forgotten."""
         with self._changed:
             self._scheduler.add(entry)
             self._changed.notify(entry.runs)
 
-    def drop(self, entry: Entry[Owner]) -> None:
+    def drop(self, entry: QueueEntry[RankingJob]) -> None:
         """Start nothing more of a request."""
         with self._changed:
             self._drop(entry)
 
-    def _drop(self, entry: Entry[Owner]) -> None:
+    def _drop(self, entry: QueueEntry[RankingJob]) -> None:
         if not entry.is_over and entry.has_work:
             self._on_drop()
         self._scheduler.drop(entry)
 
-    def offload(self, job: Job) -> None:
+    def offload(self, job: FunctionJob[Any]) -> None:
         """Do a job before anything that is queued."""
         with self._changed:
             self._first.append(job)
@@ -172,18 +160,21 @@ class WorkerPool:
             pass  # nothing is held on to while it waits, least of all a model that was replaced meanwhile
 
     def _work(self, task: Task | None, worker: int) -> bool:
-        """Do a task and all that follows from it; False if there are no more."""
+        """Do a task; False if there are no more."""
         if task is None:
             return False
-        following: Task | None = task
-        while following is not None:
-            task = following
-            try:
-                following = self._do(task, worker)
-            except Exception as error:  # noqa: BLE001  the worker's broad catch: counted, and told to whoever waits
-                self._on_error(error)
-                self._fail(task, error)
-                following = None
+        try:
+            if isinstance(task, Run):
+                self._compute(task, worker)
+            elif isinstance(task, Tokenize):
+                self._tokenize(task)
+            elif task.wanted():
+                task.run()
+            else:
+                self._on_drop()
+        except Exception as error:  # noqa: BLE001  the worker's broad catch: counted, and handed to the request
+            self._on_error(error)
+            self._fail(task, error)
         return True
 
     def _next(self, worker: int) -> Task | None:
@@ -193,93 +184,53 @@ class WorkerPool:
                 task: Task | None
                 task = self._first.popleft() if self._first else self._scheduler.next(time.monotonic())
                 if task is not None:
-                    self._learn()
                     self._busy_since[worker] = time.monotonic()
                     return task
-                if not self._changed.wait(_SOON_S if self._unlearnt else _WAKE_S):
-                    self._learn()
+                self._changed.wait(_WAKE_S)
             return None
 
-    def _do(self, task: Task, worker: int) -> Task | None:
-        """Do a task; return what follows from it."""
-        if isinstance(task, Run):
-            return self._compute(task, worker)
-        if isinstance(task, Tokenize):
-            lengths = task.entry.owner.tokenize()
-            with self._changed:
-                if lengths is None:
-                    self._drop(task.entry)
-                    self._scheduler.untokenized(task.entry)
-                else:
-                    self._scheduler.tokenized(task.entry, lengths)
-                    self._changed.notify_all()
-        elif isinstance(task, _Delivery):
-            try:
-                task.run()
-            finally:
-                with self._changed:
-                    self._scheduler.done(task.of)
-                    self._unlearnt.append(task)
-        elif task.wanted():
-            task.run()
-        else:
-            self._on_drop()
-        return None
+    def _tokenize(self, task: Tokenize[RankingJob]) -> None:
+        lengths = task.entry.owner.tokenize()
+        with self._changed:
+            if lengths is None:
+                self._drop(task.entry)
+                self._scheduler.tokenization_failed(task.entry)
+            else:
+                self._scheduler.tokenized(task.entry, lengths)
+                self._changed.notify_all()
 
-    def _compute(self, run: Run[Owner], worker: int) -> "_Delivery":
+    def _compute(self, run: Run[RankingJob], worker: int) -> None:
+        """Compute a run, hand each request its logits, and learn what the run cost."""
         model = run.model
-        assert isinstance(model, ServedModel), "every entry is of a model"
-        parts = [entry.owner.rows(places) for entry, places in run.parts]
+        assert isinstance(model, LoadedModel), "every entry is of a model"
+        parts = [entry.owner.rows(positions) for entry, positions in run.parts]
         rows = parts[0] if len(parts) == 1 else Rows.joined(parts)
         began_s = time.monotonic()
         logits = model.compute(rows, run.length, worker)
-        return _Delivery(run, logits, time.monotonic() - began_s)
-
-    def _learn(self) -> None:
-        """Note what runs have cost that were delivered meanwhile."""
-        while self._unlearnt:
-            self._learnt_s = time.monotonic()
-            delivery = self._unlearnt.popleft()
-            model, run = delivery.of.model, delivery.of
-            assert isinstance(model, ServedModel), "every entry is of a model"
-            model.costs.observe(run.length * run.rows, run.rows, delivery.took_s)
+        ended_s = time.monotonic()
+        start = 0
+        for entry, positions in run.parts:
+            entry.owner.deliver(positions, logits[start : start + len(positions)])
+            start += len(positions)
+        with self._changed:
+            self._scheduler.done(run)
+            model.costs.observe(run.length * run.rows, run.rows, ended_s - began_s)
+            self._observed_s = ended_s
 
     def _fail(self, task: Task, error: Exception) -> None:
-        """Try the rows of a failed run one by one, each once; what fails alone is told to whoever waits."""
+        """Retry the rows of a failed run one by one, each once; what fails alone is reported to its request."""
         if isinstance(task, Run):
             with self._changed:
                 self._scheduler.done(task)
                 if task.rows > 1:
-                    self._first.extend(self._scheduler.one_by_one(task))
+                    self._first.extend(self._scheduler.split_failed(task))
                     self._changed.notify_all()
                     return
-            for entry, places in task.parts:
-                entry.owner.deliver(places, None)
+            for entry, positions in task.parts:
+                entry.owner.deliver(positions, None)
         elif isinstance(task, Tokenize):
             with self._changed:
-                self._scheduler.untokenized(task.entry)
+                self._scheduler.tokenization_failed(task.entry)
             task.entry.owner.fail(error)
         else:
             task.fail(error)
-
-
-class _Delivery:
-    """Gives the logits of a run, float32 [rows], to those whose rows they are."""
-
-    def __init__(self, run: Run[Owner], logits: NDArray[np.float32], took_s: float) -> None:
-        self.of = run
-        self.took_s = took_s
-        self._logits = logits
-
-    def wanted(self) -> bool:
-        return True
-
-    def run(self) -> None:
-        start = 0
-        for entry, places in self.of.parts:
-            entry.owner.deliver(places, self._logits[start : start + len(places)])
-            start += len(places)
-
-    def fail(self, error: Exception) -> None:
-        for entry, _ in self.of.parts:
-            entry.owner.fail(error)

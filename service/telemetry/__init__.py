@@ -1,1 +1,1 @@
-"""What is told of every request: metrics, drift, traces, logs."""
+"""Metrics, drift, traces and logs."""

@@ -1,10 +1,9 @@
 """PURE. How far the scores that are served lie from those that the model gave when its bundle was made.
 
 Knows logits, the manifest's calibration and its reference; does not know time, threads, texts or metrics.
-Invariant: what is told covers the last one to two windows of documents, whatever came before, in fixed memory.
+Invariant: a reading covers the last one to two windows of documents, in fixed memory.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -24,7 +23,6 @@ independent (Yurdakul, "Statistical Properties of Population Stability Index", 2
 are alike, which makes it some ten times that."""
 
 BINS: Final = 10  # of the scores of a bundle without a reference
-_HALVINGS: Final = 64  # of the range in which an edge is looked for; a float64 has no more to tell apart
 _NOTHING: Final = float("nan")
 
 
@@ -62,7 +60,7 @@ def mix_distance(expected: ArrayLike, found: ArrayLike) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What the last documents were like; what cannot be told, or not yet, is NaN.
+    """Statistics of the last documents; NaN where there are none, or not enough yet.
 
     `scores` counts the documents in equal bins over [0, 1], `classes` by label, in the order of the labels.
     `truncated` and `unknown` are shares, of documents and of tokens.
@@ -80,17 +78,15 @@ class Reading:
 class Drift:
     """What one bundle was asked lately, beside the reference that its manifest may have.
 
-    A score and its class depend on the logit alone and never fall when it rises. So the edges of their bins are
-    turned into logits once, and a request costs two look-ups of its logits among them. Who reads from another thread
-    may see a request half counted, and nothing worse.
+    Who reads from another thread may see a request half counted, and nothing worse.
     """
 
     def __init__(self, manifest: Manifest, window: int = WINDOW) -> None:
         reference = manifest.reference
-        bins = BINS if reference is None else len(reference.scores)
+        self._bins = BINS if reference is None else len(reference.scores)
+        self._calibration, self._labels = manifest.calibration, manifest.labels
         self._reference = reference
         self._window = window
-        self._score_edges, self._class_edges = _logit_edges(manifest, bins)
         self._windows = self._empty(), self._empty()
 
     def add(
@@ -107,10 +103,12 @@ class Drift:
         Of its `rows`, those that were tokenized, `truncated` lost text; of their `tokens`, `unknown` have no piece.
         """
         recent, _ = self._windows
-        finite = logits[np.isfinite(logits)]
-        recent.documents += len(finite)
-        recent.scores += _count(finite, self._score_edges)
-        recent.classes += _count(finite, self._class_edges)
+        probabilities = class_probabilities(logits[np.isfinite(logits)], self._calibration)
+        scores = relevance(probabilities, self._labels)
+        upper = np.arange(1, self._bins) / self._bins  # an edge belongs to the bin above it
+        recent.documents += len(scores)
+        recent.scores += np.bincount(upper.searchsorted(scores, side="right"), minlength=self._bins)
+        recent.classes += np.bincount(probabilities.argmax(axis=1), minlength=len(self._labels))
         recent.rows += rows
         recent.truncated += truncated
         if unknown is not None:
@@ -120,7 +118,7 @@ class Drift:
             self._windows = self._empty(), recent
 
     def read(self) -> Reading:
-        """Tell what the last documents were like."""
+        """Return the statistics of the last documents."""
         (new, old), reference = self._windows, self._reference
         documents = new.documents + old.documents
         scores, classes = new.scores + old.scores, new.classes + old.classes
@@ -136,23 +134,22 @@ class Drift:
         )
 
     def reference(self) -> Reading | None:
-        """Tell what the sample in the manifest was like."""
-        told = self._reference
-        if told is None:
+        """Return the statistics of the sample in the manifest."""
+        reference = self._reference
+        if reference is None:
             return None
         return Reading(
-            documents=told.pairs,
+            documents=reference.pairs,
             psi=0.0,
             class_distance=0.0,
-            scores=told.scores,
-            classes=told.classes,
-            truncated=told.truncated,
-            unknown=_NOTHING if told.unknown is None else told.unknown,
+            scores=reference.scores,
+            classes=reference.classes,
+            truncated=reference.truncated,
+            unknown=_NOTHING if reference.unknown is None else reference.unknown,
         )
 
     def _empty(self) -> "_Window":
-        bins, classes = len(self._score_edges) + 1, len(self._class_edges) + 1
-        return _Window(np.zeros(bins, np.int64), np.zeros(classes, np.int64))
+        return _Window(np.zeros(self._bins, np.int64), np.zeros(len(self._labels), np.int64))
 
 
 @dataclass(slots=True)
@@ -164,34 +161,6 @@ class _Window:
     truncated: int = 0
     tokens: int = 0
     unknown: int = 0
-
-
-def _count(logits: NDArray[np.float32], edges: NDArray[np.float32]) -> Counts:
-    """Counts of logits between edges [n], int64 [n + 1]; an edge belongs to the bin above it."""
-    return np.bincount(edges.searchsorted(logits, side="right"), minlength=len(edges) + 1)
-
-
-def _logit_edges(manifest: Manifest, bins: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """The least logits of each score bin and of each class but the first; infinite where all or none reach it."""
-    calibration, labels = manifest.calibration, manifest.labels
-    steps = np.arange(1, bins) / bins
-    ranks = np.arange(1, len(labels))
-    reach = (max(map(abs, calibration.thresholds)) + 50.0) / calibration.slope  # sigmoid(50) is 1
-    return (
-        _least(lambda x: relevance(class_probabilities(x, calibration), labels) >= steps, len(steps), reach),
-        _least(lambda x: class_probabilities(x, calibration).argmax(axis=1) >= ranks, len(ranks), reach),
-    )
-
-
-def _least(holds: Callable[[Floats], NDArray[np.bool_]], count: int, reach: float) -> NDArray[np.float32]:
-    """Find by bisection, for each of `count` conditions that stay true once they are, where they become so."""
-    low, high = np.full(count, -reach), np.full(count, reach)
-    always, never = holds(low), ~holds(high)
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        true = holds(middle)
-        low, high = np.where(true, low, middle), np.where(true, middle, high)
-    return np.where(always, -np.inf, np.where(never, np.inf, high)).astype(np.float32)
 
 
 def _smoothed(counts: ArrayLike) -> Floats:

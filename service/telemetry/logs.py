@@ -34,7 +34,7 @@ def event(name: str, level: int = logging.INFO, **fields: str | float | bool | N
 
 def configure_logs(shape: str, level: str) -> None:
     """Send our events and our libraries' warnings to stderr in one shape, on a thread of their own."""
-    handler = Queued(lambda data: os.write(_STDERR, data))
+    handler = QueuedHandler(lambda data: os.write(_STDERR, data))
     handler.setFormatter(_Json() if shape == "json" else _Plain())
     for name in ("shelfrank", *_LIBRARIES):
         logger = logging.getLogger(name)
@@ -47,10 +47,10 @@ def configure_logs(shape: str, level: str) -> None:
 
 def dropped_lines() -> int:
     """Return how many lines were dropped since the logs were configured."""
-    return sum(handler.dropped for handler in _LOGGER.handlers if isinstance(handler, Queued))
+    return sum(handler.dropped for handler in _LOGGER.handlers if isinstance(handler, QueuedHandler))
 
 
-class Queued(QueueHandler):
+class QueuedHandler(QueueHandler):
     """Queues lines for a `Writer`, or drops and counts them if too many wait; it never waits itself."""
 
     def __init__(self, write: Write, lines: int = LINES) -> None:

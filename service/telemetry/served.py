@@ -1,13 +1,13 @@
 """What is served now, as gauges that are read at each scrape: the models, and how far their scores have drifted.
 
-Knows the roles of models and what their drift tells; does not know requests or when models change.
+Knows the roles of models and their drift; does not know requests or when models change.
 Invariant: a scrape shows the models of one moment, no series of a model that has gone, and none that has no value yet.
 """
 
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
@@ -20,37 +20,20 @@ WHOSE: Final = ("role", "model")
 OF: Final = ("traffic", "reference")
 
 
-class Model(Protocol):
-    """A model that is ready to compute, as far as it is told of."""
-
-    @property
-    def id(self) -> str:
-        """name@version."""
-        ...
-
-    @property
-    def bundle(self) -> Bundle:
-        """Where it came from."""
-        ...
-
-    @property
-    def precision(self) -> str:
-        """Of the graph that runs."""
-        ...
-
-    @property
-    def device(self) -> str:
-        """What it runs on."""
-        ...
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Served:
-    """One model that is served, and in which role: one of `ROLES`."""
+    """One model that is served, what it runs on, and in which role: one of `ROLES`."""
 
     role: str
-    model: Model
+    bundle: Bundle
+    precision: str
+    device: str
     drift: Drift
+
+    @property
+    def model(self) -> str:
+        """name@version."""
+        return f"{self.bundle.manifest.name}@{self.bundle.manifest.version}"
 
 
 class ServedModels(Collector):
@@ -62,8 +45,8 @@ class ServedModels(Collector):
     def show(self, served: Iterable[Served]) -> None:
         """Take note of what is served from now on, each model in one role."""
         found = tuple(served)
-        assert len({each.model.id for each in found}) == len(found), "a model in two roles"
-        assert {each.role for each in found} <= set(ROLES), "a role that nobody knows"
+        assert len({each.model for each in found}) == len(found), "a model in two roles"
+        assert {each.role for each in found} <= set(ROLES), "an unknown role"
         self._all = found
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
@@ -75,8 +58,8 @@ class ServedModels(Collector):
             "name", "version", "bundle", "precision", "device", "role",
         )  # fmt: skip
         for each in now:
-            told, manifest = each.model, each.model.bundle.manifest
-            labels = [manifest.name, manifest.version, told.bundle.id, told.precision, told.device, each.role]
+            manifest = each.bundle.manifest
+            labels = [manifest.name, manifest.version, each.bundle.id, each.precision, each.device, each.role]
             info.add_metric(labels, 1.0)
         yield info
         yield from _drift_gauges(now)
@@ -96,18 +79,18 @@ def _drift_gauges(served: Iterable[Served]) -> Iterator[GaugeMetricFamily]:
     unknown = _gauge("drift_unknown_ratio", "Share of tokens that the vocabulary lacks.", *WHOSE, "of")
     for each in served:
         reading, reference = each.drift.read(), each.drift.reference()
-        whose = (each.role, each.model.id)
+        whose = (each.role, each.model)
         _add(documents, reading.documents, *whose)
         _add(psi, reading.psi, *whose)
         _add(distance, reading.class_distance, *whose)
-        for of, told in zip(OF, (reading, reference), strict=True):
-            if told is not None:
-                for up_to, count in _bins(told):
+        for of, reading_of in zip(OF, (reading, reference), strict=True):
+            if reading_of is not None:
+                for up_to, count in _bins(reading_of):
                     _add(scores, count, *whose, of, up_to)
-                for label, count in zip(each.model.bundle.manifest.labels, told.classes, strict=True):
+                for label, count in zip(each.bundle.manifest.labels, reading_of.classes, strict=True):
                     _add(classes, count, *whose, of, label.name)
-                _add(truncated, told.truncated, *whose, of)
-                _add(unknown, told.unknown, *whose, of)
+                _add(truncated, reading_of.truncated, *whose, of)
+                _add(unknown, reading_of.unknown, *whose, of)
     yield from (documents, psi, distance, scores, classes, truncated, unknown)
 
 

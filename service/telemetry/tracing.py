@@ -103,12 +103,12 @@ class Tracing:
         ending.join(timeout_s)
 
 
-def end_to_end(began_s: float, times_s: Mapping[str, float]) -> list[Span]:
+def stage_spans(began_s: float, times_s: Mapping[str, float]) -> list[Span]:
     """PURE. Lay the stages of a request one after the other, in the order of `STAGES`.
 
     The waits before and after tokenizing are one stage, `queue`, which comes first here.
 
-    >>> end_to_end(10.0, {"infer": 2.0, "queue": 0.5, "total": 3.0})
+    >>> stage_spans(10.0, {"infer": 2.0, "queue": 0.5, "total": 3.0})
     [('queue', 10.0, 10.5), ('infer', 10.5, 12.5)]
     """
     spans = []

@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from bundle import read_bundle
-from bundle.layout import EncoderLayout, Place
+from bundle.layout import EncoderLayout, TensorLocation
 from bundle.manifest import dump_manifest, parse_manifest
 from tests.service.support import ROOT
 
@@ -43,7 +43,7 @@ def test_a_manifest_keeps_its_layout() -> None:
 def test_a_place_past_the_end_is_refused() -> None:
     """A tensor that would lie beyond the file is no tensor."""
     with pytest.raises(ValueError, match="buffer"):
-        Place(offset=len(FILE) - 4, dtype="float32", shape=(2,)).read(FILE)
+        TensorLocation(offset=len(FILE) - 4, dtype="float32", shape=(2,)).read(FILE)
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from bundle.manifest import Manifest, dump_manifest
 from bundle.score import class_probabilities
 from bundle.store import write_bundle
 from bundle.text import PairEncoder, Product
-from bundle.verify import GoldenAnswer, GoldenRow, dump_golden, read_golden, score_rows, verify_bundle
+from bundle.verify import GoldenAnswer, GoldenRow, dump_golden, read_golden, scores_of, verify_bundle
 from tests.tiny import (
     CALIBRATION,
     LABELS,
@@ -328,7 +328,7 @@ def test_score_follows_the_overlap(tiny_bundle: Path) -> None:
         "red running shoes", products
     )
 
-    scores = score_rows(session, rows, bundle.manifest).tolist()
+    scores = scores_of(session, rows, bundle.manifest).tolist()
 
     assert scores == sorted(scores, reverse=True)
     assert scores[0] > 0.5 > scores[2]

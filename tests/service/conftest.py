@@ -53,6 +53,8 @@ def as_gpu(stand_in: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> l
     """The same, and the CPU counts as the GPU that was asked for."""
     monkeypatch.setattr(cuda, "_PROVIDERS", dict.fromkeys(("cuda", "tensorrt"), "CPUExecutionProvider"))
     monkeypatch.setattr(
-        cuda, "ON", {"cuda": cuda.Place("cpu", captures=True), "tensorrt": cuda.Place("cpu", captures=False)}
+        cuda,
+        "ON",
+        {"cuda": cuda.Placement("cpu", captures=True), "tensorrt": cuda.Placement("cpu", captures=False)},
     )
     return stand_in

@@ -22,17 +22,18 @@ from typing import Any, Self, TypeVar
 import numpy as np
 from fastapi import FastAPI
 from numpy.typing import NDArray
+from prometheus_client import Counter
 
 from bundle import read_bundle
 from bundle.manifest import TensorSpec
 from service.app.application import build_app
-from service.domain.budget import ANYBODY, Terms
+from service.domain.budget import DEFAULT_TENANT, Terms
 from service.domain.ranking import Ranking
-from service.engine.model import ServedModel
-from service.errors import Reason, said
+from service.engine.model import LoadedModel
+from service.errors import Reason, error_message
 from service.rollout.versions import Version, Versions
 from service.scoring.admission import Admission
-from service.scoring.call import Groups
+from service.scoring.job import EncodableGroups
 from service.scoring.scorer import Scorer
 from service.scoring.worker import WorkerPool
 from service.settings import PREFIX, Settings
@@ -73,7 +74,7 @@ class FakeSession:
 def terms(deadline_s: float | None = None, **changes: Any) -> Terms:
     """The terms of an ordinary request, due in WAIT_S if not said otherwise."""
     due_s = time.monotonic() + WAIT_S if deadline_s is None else deadline_s
-    ordinary: dict[str, Any] = {"priority": "search", "on_failure": "degrade", "tenant": ANYBODY}
+    ordinary: dict[str, Any] = {"priority": "search", "on_failure": "degrade", "tenant": DEFAULT_TENANT}
     return Terms(deadline_s=due_s, **ordinary | changes)
 
 
@@ -81,7 +82,7 @@ def terms(deadline_s: float | None = None, **changes: Any) -> Terms:
 class Bench:
     """The tiny bundle on fake engines, not started."""
 
-    model: ServedModel
+    model: LoadedModel
     scorer: Scorer
 
     @property
@@ -89,7 +90,7 @@ class Bench:
         """Its workers."""
         return self.scorer.pool
 
-    def rank(self, groups: Groups, **options: Any) -> asyncio.Future[Ranking]:
+    def rank(self, groups: EncodableGroups, **options: Any) -> asyncio.Future[Ranking]:
         """Rank under ordinary terms, or as told."""
         asked = {name: options.pop(name) for name in ("measured",) if name in options}
         return self.scorer.rank(self.model, groups, terms(**options), **asked)
@@ -102,14 +103,14 @@ def fake_bench(
     weights: Mapping[str, float] | None = None,
 ) -> Bench:
     """A scorer of the tiny bundle on fake engines."""
-    counted, shares = metrics or Metrics(), weights or {ANYBODY: 1.0}
+    counted, shares = metrics or Metrics(), weights or {DEFAULT_TENANT: 1.0}
     pool = WorkerPool(
         len(sessions),
         shares,
         on_drop=counted.dropped.inc,
         on_error=lambda error: counted.worker_errors.inc(),  # noqa: ARG005
     )
-    model = ServedModel(read_bundle(root, "tiny"), "fp32", "cpu", sessions)
+    model = LoadedModel(read_bundle(root, "tiny"), "fp32", "cpu", sessions)
     return Bench(model, Scorer(pool, Admission(10**9, shares)))
 
 
@@ -142,7 +143,7 @@ def is_documented_error(answer: Answer) -> bool:
     return (
         set(told) == {"error", "message", "detail", "loc", "id"}
         and (reason.status, reason.message) == (answer.status, told["message"])
-        and told["detail"] == said(reason, tuple(told["loc"]))
+        and told["detail"] == error_message(reason, tuple(told["loc"]))
         and answer.headers["x-request-id"] == told["id"]
         and len(answer.body) <= 512
     )
@@ -260,6 +261,12 @@ class Process:
         return self.popen.wait(WAIT_S)
 
 
+def count(counter: Counter) -> int:
+    """Return what one series of a counter has counted."""
+    (sample,) = (each for each in counter.collect()[0].samples if each.name.endswith("_total"))
+    return int(sample.value)
+
+
 def start(
     root: Path, *flags: str, environ: Mapping[str, str] | None = None, program: Sequence[str] = SERVICE
 ) -> "subprocess.Popen[str]":
@@ -291,7 +298,13 @@ def start(
 @contextlib.contextmanager
 def serving(root: Path, *flags: str, program: Sequence[str] = SERVICE) -> Iterator[Process]:
     """A service that listens; on leaving it is stopped if it still runs."""
-    popen = start(root, *flags, program=program)
+    with listening(start(root, *flags, program=program)) as process:
+        yield process
+
+
+@contextlib.contextmanager
+def listening(popen: "subprocess.Popen[str]", wait_s: float = WAIT_S) -> Iterator[Process]:
+    """A service that was started, once it listens; on leaving it is stopped if it still runs."""
     process, is_up = Process(popen, 0, []), threading.Event()
 
     def collect() -> None:
@@ -306,7 +319,7 @@ def serving(root: Path, *flags: str, program: Sequence[str] = SERVICE) -> Iterat
     collector = threading.Thread(target=collect, daemon=True)
     collector.start()
     try:
-        assert is_up.wait(WAIT_S), f"the service did not start: {process.lines}"
+        assert is_up.wait(wait_s), f"the service did not start: {process.lines}"
         yield process
     finally:
         if popen.poll() is None:

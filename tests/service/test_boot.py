@@ -9,12 +9,12 @@ import pytest
 
 from bundle import BundleError, Product, read_bundle
 from bundle.errors import UnexpectedBundle
-from service import create_app
-from service.boot import build_scorer, load_model
+from service import boot, create_app
+from service.boot import build_scorer, load_model, root_of
 from service.domain.ranking import Ranking
 from service.engine.cost import CostModel
 from service.errors import EngineError
-from service.native.session import better_elsewhere
+from service.native.session import why_onnxruntime_is_faster
 from service.process.cpus import usable_cpus
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
@@ -66,9 +66,24 @@ def test_the_log_says_why_an_engine_was_not_taken(
     (loaded,) = (record for record in caplog.records if record.message == "loaded")
     told = vars(loaded)["fields"]
 
-    expected = "engine is onnxruntime" if engine == "onnxruntime" else better_elsewhere(layout) or None
+    expected = (
+        "engine is onnxruntime" if engine == "onnxruntime" else why_onnxruntime_is_faster(layout) or None
+    )
     assert told["not_native"] == expected
     assert (told["engine"] == "native") == (expected is None)
+
+
+def test_a_bundle_that_nobody_brought_is_the_packages(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The package's bundle is taken where `models_root` was not set and has none of that name, and nowhere else."""
+    monkeypatch.setattr(boot, "SHIPPED", tiny_bundle)
+    monkeypatch.chdir(tmp_path)
+    assert (tiny_bundle, Path("models")) == (root_of("tiny", Settings()), root_of("absent", Settings()))
+    assert root_of("tiny", Settings(models_root=Path("models"))) == Path("models")
+    (tmp_path / "models" / "tiny").mkdir(parents=True)
+
+    assert root_of("tiny", Settings()) == Path("models")
 
 
 @pytest.mark.parametrize("name", ["absent", "../tiny", "tiny/", "", ".", "TINY", "tiny\x00"])
@@ -147,6 +162,6 @@ def test_the_shipped_bundle_is_served_by_the_engine_that_is_built() -> None:
 
     assert plain.engine == "onnxruntime"
     assert native.engine == (
-        "onnxruntime" if better_elsewhere(native.bundle.manifest.graph().layout) else "native"
+        "onnxruntime" if why_onnxruntime_is_faster(native.bundle.manifest.graph().layout) else "native"
     )
     assert (native.key == plain.key) == (native.engine == plain.engine)

@@ -6,9 +6,11 @@ import pytest
 
 from training.errors import RecipeError
 from training.recipe import load_recipe
+from training.stages import Run
 
 RECIPES = sorted((Path(__file__).parents[2] / "training" / "recipes").glob("*.toml"))
 TINY = next(path for path in RECIPES if path.name == "tiny.toml")
+SHOP = TINY.with_name("shop.toml")
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
@@ -93,3 +95,41 @@ def test_a_bundle_of_half_precision_needs_its_graph() -> None:
         load_recipe(TINY, ["bundle.precisions=['int8', 'fp16']"])
     recipe = load_recipe(TINY, ["bundle.precisions=['int8', 'fp16']", "export.fp16=true"])
     assert recipe.bundle.precisions == ("int8", "fp16")
+
+
+def test_a_recipe_takes_away_what_it_does_not_want(tmp_path: Path) -> None:
+    """`false` in the place of a section, or of a table in one, takes away that of the recipe below; so does an override."""
+    path = tmp_path / "alone.toml"
+    path.write_text(
+        f'extends = "{TINY}"\nteacher = false\naugment = false\nblend = false\n[data]\npool = false\n'
+        '[distil]\nlearn_from = "labels"\nfresh = false\n'
+    )
+    recipe = load_recipe(path)
+
+    assert recipe.teacher is recipe.augment is recipe.label is recipe.blend is recipe.data.pool is None
+    assert recipe.distil.fresh == type(recipe.distil.fresh)()
+    assert load_recipe(TINY, ["data.pool=false"]).data.pool is None
+    assert load_recipe(TINY, ["distil.bf16=false"]).distil.bf16 is False
+
+
+def test_who_learns_from_labels_is_asked_for_no_teacher() -> None:
+    """Without a teacher no stage around one is wanted; calibration and the rest go by their defaults."""
+    recipe = load_recipe(SHOP)
+
+    assert len(SHOP.read_text().splitlines()) <= 25
+    assert recipe.teacher is recipe.label is recipe.augment is None
+    assert Run(recipe).wanted() == ["data", "distil", "calibrate", "export", "quantize", "evaluate", "bundle"]
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("distil.learn_from=teacher", r"no \[teacher\] section: add one, or learn from the judgments"),
+        ("label.batch_pairs=8", r"\[label\] is for a teacher"),
+        ("augment.depth=8", r"\[augment\] is for a teacher"),
+    ],
+)
+def test_what_is_for_a_teacher_needs_one(override: str, told: str) -> None:
+    """Learning from a teacher that is not there, or setting what only one would use, is refused."""
+    with pytest.raises(RecipeError, match=told):
+        load_recipe(SHOP, [override])

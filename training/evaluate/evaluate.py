@@ -53,6 +53,8 @@ def biencoder_scores(folder: str, lists: Sequence[JudgedList]) -> Scores:
 
 def teacher_scores(context: Context, lists: Sequence[JudgedList]) -> dict[str, Scores]:
     """The scores that the student learnt from, and those of the members if they were a blend."""
+    if context.recipe.teacher is None:
+        return {}
     if context.recipe.panel is None:
         path = context.inputs("teacher") / TEACHER_SCORES
         return {TEACHER: read_scores(path, lists)} if path.is_file() else {}

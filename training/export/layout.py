@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from bundle.layout import LINEARS, NORMS, EncoderLayout, Place
+from bundle.layout import LINEARS, NORMS, EncoderLayout, TensorLocation
 
 _DTYPES = {TensorProto.FLOAT: "float32", TensorProto.INT8: "int8", TensorProto.UINT8: "uint8"}
 _ACTIVATIONS = {"Gelu": "gelu", "Relu": "relu"}
@@ -51,13 +51,13 @@ def encoder_layout(graph: bytes) -> EncoderLayout | None:
         or counts["MatMul"] != 2  # the head's
     ):
         return None
-    places: dict[str, Place] = {}
+    places: dict[str, TensorLocation] = {}
     for name, tensor in _roles(nodes, linears, depth):
         if tensor not in tensors:
             continue  # an input that needs no inverse, an architecture without token types
         raw = numpy_helper.to_array(tensors[tensor]).tobytes()
         shape, dtype = tuple(tensors[tensor].dims), _DTYPES[tensors[tensor].data_type]
-        places[name] = Place(offset=graph.find(raw), shape=shape, dtype=dtype)
+        places[name] = TensorLocation(offset=graph.find(raw), shape=shape, dtype=dtype)
     if min(place.offset for place in places.values()) < 0:
         return None  # written as something else than bytes
     if places["classifier.weight"].shape[1:] != (1,):

@@ -54,7 +54,8 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenize
         "sep_token": "[SEP]",
         "mask_token": "[MASK]",
     }
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
+    inputs = ["input_ids", "token_type_ids", "attention_mask"]  # not said, it would tell no types
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_input_names=inputs, **names)
 
 
 def fresh_body(
@@ -70,5 +71,7 @@ def fresh_body(
         intermediate_size=4 * shape.hidden,
         max_position_embeddings=FRESH_POSITIONS,
         num_labels=1,
+        hidden_dropout_prob=0.0,  # so small a body has nothing to spare: with dropout it learns half as fast
+        attention_probs_dropout_prob=0.0,
     )
     return BertForSequenceClassification(config), tokenizer

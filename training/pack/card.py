@@ -10,6 +10,7 @@ from bundle.manifest import Manifest
 from training.evaluate.evaluate import behind
 from training.measure.figures import tables
 
+NO_TEACHER = "none: human labels alone"  # as a manifest's provenance says it
 SHOWN = ("ndcg@10", "ndcg", "pair accuracy", "auc exact", "calibration error")
 
 
@@ -26,7 +27,9 @@ def card(manifest: Manifest, *, data: Sequence[str] = (), limits: Sequence[str] 
             "",
             *([f"> **Warning:** {warning}.", ""] if warning else []),
             "A small cross-encoder that scores how relevant a product is to a shopper's query.",
-            f"It was distilled from a larger teacher ({told.teacher}) by margin-MSE within queries.",
+            "It learnt from human labels alone, without a teacher."
+            if told.teacher == NO_TEACHER
+            else f"It was distilled from a larger teacher ({told.teacher}).",
             "",
             "## Intended use",
             "",

@@ -27,7 +27,7 @@ from training.pack.assemble import (
     graph_specs,
     strip_tokenizer,
 )
-from training.pack.card import card
+from training.pack.card import NO_TEACHER, card
 from training.provenance import commit, libraries
 from training.recipe import Recipe
 from training.stages import Context, Metrics
@@ -75,6 +75,8 @@ def _reference(context: Context) -> Sample:
 
 def _teacher(recipe: Recipe) -> str:
     """Name every model that had a say in what the student learnt from, and as what."""
+    if recipe.distil.learn_from == "labels" or recipe.teacher is None:
+        return NO_TEACHER
     names = [f"fine-tuned classifier {recipe.teacher.model or 'with fresh weights'}"]
     if recipe.blend is not None:
         names += [f"zero-shot judge {recipe.judge.model}"] if recipe.blend.judge and recipe.judge else []

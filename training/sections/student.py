@@ -113,8 +113,9 @@ class CalibrateRecipe(Section):
     datasets: tuple[str, ...] = Field(
         (), description="data sets to fit on; empty takes those with ESCI labels, else all"
     )
-    split: Literal["train", "validation"] = Field(
-        "train",
-        description="validation where the student learnt from train labels, and knows those lists too well",
+    split: Literal["train", "validation"] | None = Field(
+        None,
+        description="lists to fit on; not said, train, or validation where the student learnt from labels alone: "
+        "such a one knows its train lists too well",
     )
     folds: int = Field(5, ge=2, le=50, description="query-wise folds of the out-of-fold calibration error")

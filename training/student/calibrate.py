@@ -3,7 +3,7 @@
 Knows logits and human grades; does not know texts. The grades come from the training split where margin-MSE
 shows the student no human label: its training logits are then nearly as they are on new queries, and the
 held-out lists stay untouched for the figures. A student that learnt from those labels knows its training
-lists too well; its recipe fits on the validation lists, and the test lists say how good the fit is.
+lists too well: it is fitted on the validation lists, and the test lists say how good the fit is.
 Invariant: the errors are those of fits that saw no pair of the query.
 """
 
@@ -47,9 +47,11 @@ def out_of_fold(
 def run(context: Context) -> Metrics:
     """Write calibration.json and return the calibration errors before and after, on other queries."""
     recipe = context.recipe.calibrate
-    lists = _chosen(read_lists(context.inputs("data") / "pairs.parquet", recipe.split), recipe.datasets)
+    is_taught = context.recipe.distil.learn_from == "teacher"
+    split = recipe.split or ("train" if is_taught else "validation")
+    lists = _chosen(read_lists(context.inputs("data") / "pairs.parquet", split), recipe.datasets)
     if not lists:
-        raise StageError(f"calibrate: the {recipe.split} split holds no judged pair of the wanted data sets")
+        raise StageError(f"calibrate: the {split} split holds no judged pair of the wanted data sets")
     student = load(context.inputs("distil"))
     logits = student.score(encode_lists(student.encoder, lists)).astype(np.float64)
     classes = np.concatenate([np.array(judged.grades) for judged in lists])
@@ -60,7 +62,7 @@ def run(context: Context) -> Metrics:
     (context.out / "calibration.json").write_text(calibration.model_dump_json() + "\n")
     figures: dict[str, float | int | str] = {
         "pairs": len(classes),
-        "split": recipe.split,
+        "split": split,
         "datasets": ", ".join(dict.fromkeys(judged.dataset for judged in lists)),
         "exact error before": expected_calibration_error(1 / (1 + np.exp(-logits)), exact),
         "exact error after": expected_calibration_error(probabilities[:, -1], exact),

@@ -192,7 +192,8 @@ def fine_tune(teacher: Teacher, rows: Sequence[Row], scratch: Path, seed: int) -
         seed=seed,
         gradient_accumulation_steps=recipe.accumulation,
         activation_checkpointing=recipe.activation_checkpointing,
-        train_sampling_strategy="group_by_length",
+        # batches of one length pad little, but lengths tell labels, and a body that knows nothing yet learns those
+        train_sampling_strategy="group_by_length" if recipe.model else "random",
         save_steps=200,
         logging_steps=20,
     )

@@ -15,7 +15,7 @@ import pipe
 
 from bundle import Product
 from service.boot import build_scorer, load_model
-from service.domain.budget import ANYBODY, Terms
+from service.domain.budget import DEFAULT_TENANT, Terms
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 
@@ -29,7 +29,7 @@ scorer = build_scorer(settings, Metrics())
 async def rank(query: str, documents: list[dict[str, str] | str]) -> list[float]:
     """Have the products of a list scored by the workers."""
     products = [Product(text=each) if isinstance(each, str) else Product(**each) for each in documents]
-    terms = Terms(time.monotonic() + PATIENCE_S, "search", "error", ANYBODY)
+    terms = Terms(time.monotonic() + PATIENCE_S, "search", "error", DEFAULT_TENANT)
     ranking = await scorer.rank(model, [(query, products)], terms)
     return [1 / (1 + math.exp(-logit)) for logit in ranking.logits.tolist()]
 

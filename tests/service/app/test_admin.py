@@ -9,7 +9,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from service.app.admin import build_admin
-from service.errors import ClientGone, Reason, Refused
+from service.errors import ClientDisconnected, Reason, Refused
 from service.process.lifecycle import Lifecycle
 from service.telemetry.metrics import Metrics
 from tests.service.support import Answer, Served, exchange, is_documented_error
@@ -57,7 +57,7 @@ def test_routes_are_added_and_may_refuse() -> None:
         raise Refused(Reason.INVALID_FIELD, ("model",))
 
     async def leave(request: Request) -> Response:  # noqa: ARG001 - as above
-        raise ClientGone
+        raise ClientDisconnected
 
     routes = [Route("/admin/a", refuse, methods=["POST"]), Route("/admin/b", leave, methods=["POST"])]
     app = build_admin(Lifecycle(), Metrics(), routes=routes)

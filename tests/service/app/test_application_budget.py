@@ -121,11 +121,11 @@ def test_what_does_not_fit_is_not_begun(tiny_bundle: Path) -> None:
     """Of a list that is predicted to take longer than its budget the first documents are scored, and the rest is last."""
     held = Held(tiny_bundle, is_open=True)
     held.learn(row_s=0.01)
-    wish = {"documents": ["red shoes"] * 100, "budget_ms": 300}
+    requested_terms = {"documents": ["red shoes"] * 100, "budget_ms": 300}
     with held.served:
-        told = held.post(**wish).json
+        told = held.post(**requested_terms).json
         count = sum(rows for rows, _ in held.session.runs)
-        refused = held.post(**wish, on_failure="error")
+        refused = held.post(**requested_terms, on_failure="error")
 
     assert 0 < count < 60
     assert ("deadline", count / 100) == (told["degraded"], told["coverage"])

@@ -148,7 +148,7 @@ def test_a_dead_worker_turns_readiness_red(tiny_bundle: Path) -> None:
         ("POST", "/v1/rerank", (Api, "_answer")),
         ("POST", "/v1/explain", (Api, "_answer")),
         ("POST", "/v2/rerank", (Api, "_answer")),
-        ("GET", "/v1/models", (Versions, "listed")),
+        ("GET", "/v1/models", (Versions, "list_json")),
         ("GET", "/admin/models", (Versions, "roles")),
     ],
 )

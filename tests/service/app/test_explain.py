@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from bundle import PairEncoder, Product, read_bundle
 from bundle.rows import assemble, padded_length
 from bundle.score import class_probabilities
-from service.app.explain import MOST_DOCUMENTS, explain_limits
+from service.app.explain import MAX_EXPLAINED, explain_limits
 from service.domain.ranking import LEAST
 from service.settings import Settings
 from tests.service.app.test_application_fuzz import FRAGMENTS, REQUESTS
@@ -144,7 +144,7 @@ def test_no_documents_leave_the_query(served: Served) -> None:
 
 def test_fewer_documents_are_taken_than_for_a_ranking(served: Served) -> None:
     """The cap is MOST_DOCUMENTS, or that of a ranking if it is lower, and docs/api.md states it."""
-    documents = ["mug"] * MOST_DOCUMENTS
+    documents = ["mug"] * MAX_EXPLAINED
 
     assert _explain(served, {"query": "mug", "documents": documents}).status == 200
     refused = _explain(served, {"query": "mug", "texts": [*documents, "mug"]})
@@ -154,7 +154,7 @@ def test_fewer_documents_are_taken_than_for_a_ranking(served: Served) -> None:
         refused.json["loc"],
     )
     assert explain_limits(Settings(max_documents=9)) == Settings(max_documents=9)
-    assert f"at most {MOST_DOCUMENTS} documents" in (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    assert f"at most {MAX_EXPLAINED} documents" in (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

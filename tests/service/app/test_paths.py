@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from service.app.paths import FOREIGN, RERANK_TOO, refuse_at
+from service.app.paths import FOREIGN, RERANK_TOO, error_renderer_at
 from service.dialects import cohere, kserve, nvidia, shared, tei, vllm
-from service.dialects.dialect import Refuse
+from service.dialects.dialect import RenderError
 from tests.service.support import JSON, WAIT_S, FakeSession, Process, Served, exchange, fake_app
 
 PAIR = {"model": "any", "query": "red shoes", "documents": ["coffee mug", "red shoes"]}
@@ -44,22 +44,22 @@ def test_other_names_of_rerank_are_the_same(served: Served, path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "refuse"),
+    ("method", "path", "render_error"),
     [
-        ("POST", "/", tei.refuse),
-        ("GET", "/", shared.refuse),
-        ("POST", "/vllm/v2/rerank", vllm.refuse),
-        ("POST", "/cohere/v2/v2/rerank", cohere.refuse),
-        ("POST", "/v1/ranking", nvidia.refuse),
-        ("POST", "/v2/rerank", cohere.refuse),
-        ("GET", "/v2/models/x/config", kserve.refuse),
-        ("GET", "/v2nd", shared.refuse),
-        ("POST", "/v1/reranking", shared.refuse),
+        ("POST", "/", tei.render_error),
+        ("GET", "/", shared.render_error),
+        ("POST", "/vllm/v2/rerank", vllm.render_error),
+        ("POST", "/cohere/v2/v2/rerank", cohere.render_error),
+        ("POST", "/v1/ranking", nvidia.render_error),
+        ("POST", "/v2/rerank", cohere.render_error),
+        ("GET", "/v2/models/x/config", kserve.render_error),
+        ("GET", "/v2nd", shared.render_error),
+        ("POST", "/v1/reranking", shared.render_error),
     ],
 )
-def test_a_path_says_how_it_refuses(method: str, path: str, refuse: Refuse) -> None:
+def test_a_path_says_how_it_refuses(method: str, path: str, render_error: RenderError) -> None:
     """Whose a path is, its refusals tell."""
-    assert refuse_at(path, method) is refuse
+    assert error_renderer_at(path, method) is render_error
 
 
 @pytest.mark.parametrize("coding", ["gzip", "identity"])

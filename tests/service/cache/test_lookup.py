@@ -8,10 +8,12 @@ from random import Random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
 
 from service.cache.lookup import cached_logits
 from service.cache.memory import ScoreCache
 from service.domain.budget import Terms
+from service.telemetry.meters import CacheMeter
 
 KEYS = [bytes([number]) * 16 for number in range(8)]
 LOGITS = {key: float(number) - 3.5 for number, key in enumerate(KEYS)}
@@ -67,7 +69,7 @@ def by_place(keys: Sequence[bytes]) -> dict[int, float]:
 
 def new_cache() -> ScoreCache:
     """A cache with room for all of a test."""
-    return ScoreCache(100_000, 60.0)
+    return ScoreCache(100_000, 60.0, CacheMeter(CollectorRegistry()))
 
 
 def test_the_nearest_is_asked_first() -> None:

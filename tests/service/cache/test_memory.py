@@ -7,9 +7,12 @@ from collections.abc import Awaitable, Callable
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
 
 from service.cache.memory import Claims, ScoreCache
 from service.domain.budget import Terms
+from service.telemetry.meters import CacheMeter
+from tests.service.support import count
 
 TTL_S = 10.0
 ROOMY = 1_000_000
@@ -19,7 +22,7 @@ SEARCH = Terms(deadline_s=100.0, priority="search", on_failure="degrade", tenant
 
 def new_cache() -> ScoreCache:
     """A cache with room for all of a test."""
-    return ScoreCache(ROOMY, TTL_S)
+    return ScoreCache(ROOMY, TTL_S, CacheMeter(CollectorRegistry()))
 
 
 def in_loop(test: Callable[[], Awaitable[None]]) -> Callable[[], None]:
@@ -38,14 +41,14 @@ async def test_what_was_settled_is_known() -> None:
     """A pair is computed by the first who asks, and known from then on until its time is over."""
     cache = new_cache()
     with cache.claim([A, B], 0.0, SEARCH) as first:
-        mine = first.mine
-        first.settle({0: 0.5, 1: -2.25}, 0.0)
+        to_compute = first.to_compute
+        first.resolve({0: 0.5, 1: -2.25}, 0.0)
     later = cache.claim([B, A, C], TTL_S - 1, SEARCH)
     too_late = cache.claim([A], TTL_S, SEARCH)
 
-    assert [0, 1] == mine
+    assert [0, 1] == to_compute
     assert {0: -2.25, 1: 0.5} == later.known
-    assert [[2], [0]] == [later.mine, too_late.mine]
+    assert [[2], [0]] == [later.to_compute, too_late.to_compute]
 
 
 @in_loop
@@ -54,9 +57,9 @@ async def test_a_pair_on_its_way_is_waited_for() -> None:
     cache = new_cache()
     leader, follower = cache.claim([A, B], 0.0, SEARCH), cache.claim([B, C], 0.0, SEARCH)
     early = await follower.wait(0.0)
-    leader.settle({1: 1.5}, 0.0)
+    leader.resolve({1: 1.5}, 0.0)
 
-    assert [1] == follower.mine
+    assert [1] == follower.to_compute
     assert {} == early
     assert {0: 1.5} == await follower.wait(0.0)
 
@@ -65,10 +68,10 @@ async def test_a_pair_on_its_way_is_waited_for() -> None:
 async def test_a_key_twice_in_a_list_is_computed_once() -> None:
     """The second place of a key is shared with the first."""
     claims = new_cache().claim([A, A, B, A], 0.0, SEARCH)
-    mine = claims.mine
-    claims.settle({0: 0.5, 2: 1.0}, 0.0)
+    to_compute = claims.to_compute
+    claims.resolve({0: 0.5, 2: 1.0}, 0.0)
 
-    assert [0, 2] == mine
+    assert [0, 2] == to_compute
     assert {1: 0.5, 3: 0.5} == await claims.wait(0.0)
 
 
@@ -80,12 +83,12 @@ def test_a_leader_that_fails_sets_its_followers_free(error: type[BaseException])
         cache = new_cache()
         with pytest.raises(error), cache.claim([A, B], 0.0, SEARCH) as leader:  # noqa: PT012  what is tested
             follower = cache.claim([A, B], 0.0, SEARCH)
-            leader.settle({0: 0.5}, 0.0)
+            leader.resolve({0: 0.5}, 0.0)
             raise error
 
         assert {0: 0.5, 1: None} == await follower.wait(0.0)
         assert cache.in_flight == 0
-        assert [1] == cache.claim([A, B], 0.0, SEARCH).mine
+        assert [1] == cache.claim([A, B], 0.0, SEARCH).to_compute
 
     asyncio.run(scenario())
 
@@ -100,7 +103,7 @@ async def test_a_follower_that_is_cancelled_takes_nothing_along() -> None:
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
-    leader.settle({0: 0.5}, 0.0)
+    leader.resolve({0: 0.5}, 0.0)
 
     assert {0: 0.5} == await follower.wait(0.0)
 
@@ -112,10 +115,10 @@ def test_a_logit_that_is_not_finite_is_handed_on_only(logit: float) -> None:
     async def scenario() -> None:
         cache = new_cache()
         leader, follower = cache.claim([A], 0.0, SEARCH), cache.claim([A], 0.0, SEARCH)
-        leader.settle({0: logit}, 0.0)
+        leader.resolve({0: logit}, 0.0)
 
         assert repr({0: logit}) == repr(await follower.wait(0.0))
-        assert [0] == cache.claim([A], 0.0, SEARCH).mine
+        assert [0] == cache.claim([A], 0.0, SEARCH).to_compute
 
     asyncio.run(scenario())
 
@@ -142,7 +145,7 @@ def test_nobody_waits_for_who_may_be_later(
         cache = new_cache()
         cache.claim([A], 0.0, _terms(leader))
 
-        assert waits == (not cache.claim([A], 0.0, _terms(follower)).mine)
+        assert waits == (not cache.claim([A], 0.0, _terms(follower)).to_compute)
 
     asyncio.run(scenario())
 
@@ -154,13 +157,13 @@ async def test_the_first_of_two_leaders_is_heard() -> None:
     slow = cache.claim([A, B], 0.0, _terms({"priority": "offline"}))
     fast = cache.claim([A, B], 0.0, SEARCH)
     follower = cache.claim([A, B], 0.0, SEARCH)
-    slow.settle({0: 0.5}, 0.0)
-    fast.settle({0: 0.5}, 0.0)
-    fast.give_up()
+    slow.resolve({0: 0.5}, 0.0)
+    fast.resolve({0: 0.5}, 0.0)
+    fast.abandon()
     early = await follower.wait(0.0)
-    slow.give_up()
+    slow.abandon()
 
-    assert [0, 1] == sorted(follower.shared)
+    assert [0, 1] == sorted(follower.awaited)
     assert {0: 0.5} == early
     assert {0: 0.5, 1: None} == await follower.wait(0.0)
     assert cache.in_flight == 0
@@ -170,10 +173,12 @@ async def test_the_first_of_two_leaders_is_heard() -> None:
 async def test_pairs_are_counted_by_how_they_were_taken() -> None:
     """Each pair of a claim is a hit, a miss or shared."""
     cache = new_cache()
-    cache.claim([A], 0.0, SEARCH).settle({0: 0.5}, 0.0)
+    cache.claim([A], 0.0, SEARCH).resolve({0: 0.5}, 0.0)
     cache.claim([A, B, B, C], 0.0, SEARCH)
 
-    assert (1, 3, 1) == (cache.counts.hits, cache.counts.misses, cache.counts.shared)
+    assert (1, 3, 1) == tuple(
+        count(each) for each in (cache.meter.hits, cache.meter.misses, cache.meter.joined)
+    )
 
 
 asked = st.lists(st.sampled_from([A, B, C]), min_size=1, max_size=4)
@@ -188,25 +193,29 @@ def test_nobody_waits_in_vain(steps: list[tuple[str, list[bytes], int]]) -> None
     """In any order of claims and ends, a shared pair is unsettled only while somebody computes it."""
 
     async def scenario() -> None:
-        cache = ScoreCache(0, TTL_S)  # remembers nothing, so that every pair is asked for again and again
+        cache = ScoreCache(
+            0, TTL_S, CacheMeter(CollectorRegistry())
+        )  # remembers nothing, so that every pair is asked for again and again
         claims: list[Claims] = []
         for move, keys, number in steps:
             if move == "claim":
                 claims.append(cache.claim(keys, 0.0, _terms({"deadline_s": float(number)})))
             elif claims:
                 chosen = claims[number % len(claims)]
-                chosen.settle(
-                    {chosen.mine[0]: 1.0}, 0.0
-                ) if move == "settle" and chosen.mine else chosen.give_up()
-            led = {claim.keys[index] for claim in claims for index in claim.mine}
+                chosen.resolve(
+                    {chosen.to_compute[0]: 1.0}, 0.0
+                ) if move == "settle" and chosen.to_compute else chosen.abandon()
+            led = {claim.keys[index] for claim in claims for index in claim.to_compute}
             for claim in claims:
-                unsettled = {claim.keys[index] for index, future in claim.shared.items() if not future.done()}
+                unsettled = {
+                    claim.keys[index] for index, future in claim.awaited.items() if not future.done()
+                }
                 assert unsettled <= led
             assert cache.in_flight <= len(led)
         for claim in claims:
-            claim.give_up()
+            claim.abandon()
 
-        assert all(future.done() for claim in claims for future in claim.shared.values())
+        assert all(future.done() for claim in claims for future in claim.awaited.values())
         assert cache.in_flight == 0
 
     asyncio.run(scenario())

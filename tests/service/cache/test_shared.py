@@ -15,14 +15,15 @@ import pytest
 import uvloop
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
 
 from service.cache import shared as shared_cache
 from service.cache.breaker import Breaker
 from service.cache.shared import PREFIX, SharedCache, open_shared_cache
 from service.settings import SettingsError
-from service.telemetry.cache_meter import Trouble
+from service.telemetry.meters import CacheMeter, Trouble
 from tests.service.cache.cache_server import CacheServer, answering, free_port, running, server_binary
-from tests.service.support import ROOT
+from tests.service.support import ROOT, count
 
 A, B, C = (bytes([number]) * 16 for number in range(1, 4))
 UNHURRIED_S = 10.0  # where a test is not about time, a busy machine may take it
@@ -64,7 +65,7 @@ async def opened(
     url: str, *, timeout_s: float = UNHURRIED_S, ttl_s: float = 60.0, pause_s: float = 2.0
 ) -> AsyncIterator[SharedCache]:
     """A cache that is closed at the end."""
-    cache = open_shared_cache(url, timeout_s=timeout_s, ttl_s=ttl_s)
+    cache = open_shared_cache(url, CacheMeter(CollectorRegistry()), timeout_s=timeout_s, ttl_s=ttl_s)
     cache._reads, cache._writes = Breaker(3, pause_s), Breaker(3, pause_s)
     try:
         yield cache
@@ -94,7 +95,11 @@ def test_what_one_stores_another_finds(server: CacheServer) -> None:
             await written(one)
 
             assert {A: 0.10000000149011612, B: -7.25} == await other.get_many([A, B, C])
-            assert (2, 1, 2) == (other.counts.hits, other.counts.misses, one.counts.stored)
+            assert (2, 1, 2) == (
+                count(other.meter.remote_hits),
+                count(other.meter.remote_misses),
+                count(one.meter.stored),
+            )
 
     asyncio.run(scenario())
 
@@ -178,7 +183,7 @@ def test_a_value_of_somebody_else_is_a_miss(server: CacheServer, value: bytes) -
         server.ask("SET", PREFIX + A, value)
         async with opened(server.url) as cache:
             assert {} == await cache.get_many([A, B])
-            assert (1, 2) == (cache.counts.troubles[Trouble.GARBAGE], cache.counts.misses)
+            assert (1, 2) == (count(cache.meter.troubles[Trouble.GARBAGE]), count(cache.meter.remote_misses))
 
     asyncio.run(scenario())
 
@@ -231,8 +236,8 @@ def test_a_server_that_dies_costs_nothing(mortal: CacheServer) -> None:
                 assert time.monotonic() < until_s
                 cache.put_many({A: 0.5})
                 await asyncio.sleep(0.02)
-            assert cache.counts.troubles[Trouble.CONNECTION] >= 3
-            assert cache.counts.troubles[Trouble.PAUSED] > 0
+            assert count(cache.meter.troubles[Trouble.CONNECTION]) >= 3
+            assert count(cache.meter.troubles[Trouble.PAUSED]) > 0
             assert not cache._reads.is_open
 
     asyncio.run(scenario())
@@ -255,7 +260,10 @@ def test_a_frozen_server_costs_three_timeouts(mortal: CacheServer, caplog: pytes
             assert [{}] * 3 == [found for found, _ in first]
             assert all(HASTE_S * 0.9 <= seconds < HASTE_S + SLACK_S for _, seconds in first)
             assert sum(seconds for _, seconds in later) < SLACK_S
-            assert (3, 100) == (cache.counts.troubles[Trouble.TIMEOUT], cache.counts.troubles[Trouble.PAUSED])
+            assert (3, 100) == (
+                count(cache.meter.troubles[Trouble.TIMEOUT]),
+                count(cache.meter.troubles[Trouble.PAUSED]),
+            )
 
             mortal.thaw()
             cache._timeout_s = UNHURRIED_S
@@ -318,7 +326,7 @@ def test_frozen_lookups_are_bounded(mortal: CacheServer) -> None:
             found = await asyncio.gather(*(timed(cache, [A]) for _ in range(200)))
 
             assert all(not logits and seconds < HASTE_S + SLACK_S for logits, seconds in found)
-            assert cache.counts.troubles[Trouble.BUSY] == 200 - shared_cache.LOOKUPS
+            assert count(cache.meter.troubles[Trouble.BUSY]) == 200 - shared_cache.LOOKUPS
             assert len(cache._lookups) <= shared_cache.LOOKUPS
             mortal.thaw()
 
@@ -334,10 +342,10 @@ def test_a_flood_of_writes_is_bounded(mortal: CacheServer) -> None:
             for start in range(0, 2 * shared_cache.PENDING, 1_024):
                 cache.put_many({number.to_bytes(16, "big"): 0.5 for number in range(start, start + 1_024)})
             assert len(cache._pending) == shared_cache.PENDING
-            assert cache.counts.dropped == shared_cache.PENDING
+            assert count(cache.meter.dropped) == shared_cache.PENDING
             await written(cache)
 
-            assert cache.counts.dropped == 2 * shared_cache.PENDING
+            assert count(cache.meter.dropped) == 2 * shared_cache.PENDING
             assert not cache._pending
             mortal.thaw()
 
@@ -359,9 +367,9 @@ def test_a_full_server_is_still_read(tmp_path: Path) -> None:
 
             assert {A: 0.5} == await cache.get_many([A, B])
             assert (1, 5, 3) == (
-                cache.counts.stored,
-                cache.counts.dropped,
-                cache.counts.troubles[Trouble.REFUSED],
+                count(cache.meter.stored),
+                count(cache.meter.dropped),
+                count(cache.meter.troubles[Trouble.REFUSED]),
             )
 
     assert BINARY is not None
@@ -382,7 +390,7 @@ def test_a_wrong_password_is_a_miss_and_not_told(
             for _ in range(5):
                 cache.put_many({A: 0.5})
                 assert {} == await cache.get_many([A])
-            assert cache.counts.troubles[Trouble.REFUSED] >= 3
+            assert count(cache.meter.troubles[Trouble.REFUSED]) >= 3
             return f"{cache} {vars(cache)}"
 
     assert BINARY is not None
@@ -404,7 +412,7 @@ def test_the_right_password_opens(tmp_path: Path) -> None:
             await written(cache)
 
             assert {A: 0.5} == await cache.get_many([A])
-            assert not any(cache.counts.troubles.values())
+            assert not any(map(count, cache.meter.troubles.values()))
 
     assert BINARY is not None
     with running(BINARY, tmp_path, "--requirepass", "p@ss/word") as server:
@@ -494,7 +502,7 @@ async def _ask_for_nonsense(reply: bytes, *, hang_up: bool) -> None:
 def test_a_url_that_makes_no_sense_is_refused_and_not_told(url: str) -> None:
     """A bad URL stops the boot with a message that names the setting and has nothing of the URL."""
     with pytest.raises(SettingsError, match="cache_url") as caught:
-        open_shared_cache(url, timeout_s=1.0, ttl_s=1.0)
+        open_shared_cache(url, CacheMeter(CollectorRegistry()), timeout_s=1.0, ttl_s=1.0)
 
     assert "4711" not in str(caught.value)
     assert caught.value.__cause__ is None
@@ -503,7 +511,10 @@ def test_a_url_that_makes_no_sense_is_refused_and_not_told(url: str) -> None:
 def test_options_of_the_url_do_not_lift_the_bounds() -> None:
     """A URL may say how TLS is checked, but not how often a lookup is tried again or on how many connections."""
     cache = open_shared_cache(
-        "valkeys://host?ssl_cert_reqs=none&max_connections=999&protocol=3", timeout_s=1.0, ttl_s=1.0
+        "valkeys://host?ssl_cert_reqs=none&max_connections=999&protocol=3",
+        CacheMeter(CollectorRegistry()),
+        timeout_s=1.0,
+        ttl_s=1.0,
     )
     pool = cache._client.connection_pool
 
@@ -514,7 +525,7 @@ def test_options_of_the_url_do_not_lift_the_bounds() -> None:
 
 def test_tls_is_checked_by_default() -> None:
     """Over TLS the server has to prove its name."""
-    cache = open_shared_cache("rediss://host", timeout_s=1.0, ttl_s=1.0)
+    cache = open_shared_cache("rediss://host", CacheMeter(CollectorRegistry()), timeout_s=1.0, ttl_s=1.0)
     connection = cache._client.connection_pool.make_connection()
 
     assert (True, 2) == (connection.ssl_context.check_hostname, connection.ssl_context.cert_reqs)
@@ -528,7 +539,7 @@ from service.cache import shared as shared_cache
 assert "redis" not in sys.modules
 sys.modules["redis"] = None
 try:
-    shared_cache.open_shared_cache("redis://host", timeout_s=1.0, ttl_s=1.0)
+    shared_cache.open_shared_cache("redis://host", None, timeout_s=1.0, ttl_s=1.0)
 except shared_cache.SettingsError as error:
     print(error)
 """

@@ -14,8 +14,8 @@ from bundle import PairEncoder, Product
 from bundle.text import Packed
 from service.cache.pair_keys import product_digest
 from service.catalogue.catalogue import Catalogue, PutCounts
-from service.catalogue.recent import MOST_PRODUCTS, Recent
-from service.catalogue.record import Found, StoredProduct
+from service.catalogue.recent import MAX_PRODUCTS, RecentLookups
+from service.catalogue.record import ResolvedProduct, StoredProduct
 from service.errors import Reason, Refused
 from tests.tiny import text_contract, tokenizer_json
 
@@ -68,7 +68,9 @@ def test_what_was_put_is_found(catalogue: Catalogue) -> None:
 
     (payload,) = ENCODER.pack([MUG])
     assert catalogue.get("a") == (MUG, product_digest(MUG))
-    assert catalogue.lookup(["a"], ENCODER.text_key) == [Found(Packed(payload), product_digest(MUG))]
+    assert catalogue.lookup(["a"], ENCODER.text_key) == [
+        ResolvedProduct(Packed(payload), product_digest(MUG))
+    ]
     assert catalogue.count() == 1
     assert 0 < catalogue.size_bytes() < MAX_BYTES
 
@@ -122,11 +124,14 @@ def test_any_history_leaves_rows_of_the_present_texts(
     assert catalogue.count() == len(present)
     for encoder in (ENCODER, OTHER):
         found = [one for one in catalogue.lookup([*present], encoder.text_key) if one is not None]
-        texts = [Found(product, product_digest(product)) for product in present.values()]
+        texts = [ResolvedProduct(product, product_digest(product)) for product in present.values()]
         assert [one.digest for one in found] == [one.digest for one in texts]
         for kept, sent in (
             (found, texts),
-            ([one.overridden(overrides) for one in found], [one.overridden(overrides) for one in texts]),
+            (
+                [one.with_overrides(overrides) for one in found],
+                [one.with_overrides(overrides) for one in texts],
+            ),
         ):
             assert encoder.encode(query, [one.product for one in kept]) == encoder.encode(
                 query, [one.product for one in sent]
@@ -158,7 +163,7 @@ def test_a_write_leaves_no_payload_of_former_texts(catalogue: Catalogue) -> None
     catalogue.put([StoredProduct("a", MUG)], [ENCODER, OTHER])
     catalogue.put([StoredProduct("a", SHOE)], [ENCODER])
 
-    assert catalogue.lookup(["a"], OTHER.text_key) == [Found(SHOE, product_digest(SHOE))]
+    assert catalogue.lookup(["a"], OTHER.text_key) == [ResolvedProduct(SHOE, product_digest(SHOE))]
     assert _packed(catalogue, ["a"]) == [True]
 
 
@@ -205,7 +210,7 @@ def test_a_rebuild_does_not_undo_what_others_wrote(catalogue: Catalogue) -> None
     list(catalogue.rebuild(Meanwhile()))
 
     found = catalogue.lookup(["a", "b"], ENCODER.text_key)
-    assert found == [Found(SHOE, product_digest(SHOE)), None]
+    assert found == [ResolvedProduct(SHOE, product_digest(SHOE)), None]
     assert _packed(catalogue, ["c"]) == [True]
 
 
@@ -214,10 +219,10 @@ def test_payloads_of_models_no_longer_served_are_retired(catalogue: Catalogue) -
     catalogue.put(_numbered(10), [ENCODER, OTHER])
     before = catalogue.size_bytes()
 
-    assert list(catalogue.retire([ENCODER.text_key], step=4)) == [4, 4, 2]
+    assert list(catalogue.prune([ENCODER.text_key], step=4)) == [4, 4, 2]
     assert _packed(catalogue, range(10)) == [True] * 10
     assert _packed(catalogue, range(10), OTHER) == [False] * 10
-    assert list(catalogue.retire([ENCODER.text_key])) == []
+    assert list(catalogue.prune([ENCODER.text_key])) == []
     assert catalogue.size_bytes() <= before
 
 
@@ -282,13 +287,13 @@ def test_a_closed_catalogue_refuses(catalogue: Catalogue) -> None:
 def test_what_was_looked_up_lately_is_recalled(catalogue: Catalogue) -> None:
     """Packed products and unknown ids are told again without the disk, under the text key that they were found by."""
     catalogue.put([StoredProduct("a", MUG), StoredProduct("b", SHOE)], [ENCODER])
-    assert catalogue.recall(["a"], ENCODER.text_key) is None
+    assert catalogue.lookup_recent(["a"], ENCODER.text_key) is None
 
     found = catalogue.lookup(["a", "nobody"], ENCODER.text_key)
 
-    assert catalogue.recall(["nobody", "a", "a"], ENCODER.text_key) == [None, found[0], found[0]]
-    assert catalogue.recall(["a", "b"], ENCODER.text_key) is None
-    assert catalogue.recall(["a"], OTHER.text_key) is None
+    assert catalogue.lookup_recent(["nobody", "a", "a"], ENCODER.text_key) == [None, found[0], found[0]]
+    assert catalogue.lookup_recent(["a", "b"], ENCODER.text_key) is None
+    assert catalogue.lookup_recent(["a"], OTHER.text_key) is None
 
 
 def test_products_that_come_with_their_texts_are_not_recalled(catalogue: Catalogue) -> None:
@@ -296,7 +301,7 @@ def test_products_that_come_with_their_texts_are_not_recalled(catalogue: Catalog
     catalogue.put([StoredProduct("a", MUG)], [OTHER])
     catalogue.lookup(["a"], ENCODER.text_key)
 
-    assert catalogue.recall(["a"], ENCODER.text_key) is None
+    assert catalogue.lookup_recent(["a"], ENCODER.text_key) is None
 
 
 def test_nothing_is_recalled_after_a_write_of_another_process(tmp_path: Path) -> None:
@@ -305,12 +310,12 @@ def test_nothing_is_recalled_after_a_write_of_another_process(tmp_path: Path) ->
     ours.put([StoredProduct("a", MUG)], [ENCODER])
     for change in (_put_elsewhere, _delete_elsewhere):
         ours.lookup(["a"], ENCODER.text_key)
-        assert ours.recall(["a"], ENCODER.text_key) is not None
+        assert ours.lookup_recent(["a"], ENCODER.text_key) is not None
         process = get_context("spawn").Process(target=change, args=(tmp_path,))
         process.start()
         process.join(60)
         assert process.exitcode == 0
-        assert ours.recall(["a"], ENCODER.text_key) is None
+        assert ours.lookup_recent(["a"], ENCODER.text_key) is None
     assert ours.lookup(["a"], ENCODER.text_key) == [None]
     ours.close()
 
@@ -325,13 +330,13 @@ def _delete_elsewhere(path: Path) -> None:
 
 def test_a_late_reader_does_not_bring_back_what_was() -> None:
     """What was found in an earlier state is not kept once a later one is known, and memory stays bounded."""
-    recent, item = Recent(), Found(Packed(b"old"), b"digest")
+    recent, item = RecentLookups(), ResolvedProduct(Packed(b"old"), b"digest")
     recent.keep(5, "key", ["a"], [None])
     recent.keep(4, "key", ["a"], [item])
 
     assert recent.get(5, "key", ["a"]) == [None]
     assert recent.get(4, "key", ["a"]) is None
 
-    recent.keep(5, "key", range(MOST_PRODUCTS), [item] * MOST_PRODUCTS)
+    recent.keep(5, "key", range(MAX_PRODUCTS), [item] * MAX_PRODUCTS)
     assert recent.get(5, "key", ["a"]) is None
-    assert recent.get(5, "key", [0, MOST_PRODUCTS - 1]) == [item, item]
+    assert recent.get(5, "key", [0, MAX_PRODUCTS - 1]) == [item, item]

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from bundle import Product
 from bundle.text import Packed
 from service.cache.pair_keys import product_digest
-from service.catalogue.record import DIGEST_BYTES, Found, product_key, read_record, write_record
+from service.catalogue.record import DIGEST_BYTES, ResolvedProduct, product_key, read_record, write_record
 
 TEXTS = st.text(st.characters(exclude_categories=()), max_size=40)  # surrogates, NUL and all
 PRODUCTS = st.builds(Product, **dict.fromkeys(Product._fields, TEXTS))
@@ -42,9 +42,9 @@ def test_a_long_id_is_told_from_its_like() -> None:
 @given(PRODUCTS, PRODUCTS)
 def test_overrides_have_a_digest_of_their_own(stored: Product, overrides: Product) -> None:
     """Overrides with a text change the digest, of payload and of texts alike; without one nothing changes."""
-    packed = Found(Packed(b"payload"), product_digest(stored))
-    texts = Found(stored, product_digest(stored))
-    changed, unpacked = packed.overridden(overrides), texts.overridden(overrides)
+    packed = ResolvedProduct(Packed(b"payload"), product_digest(stored))
+    texts = ResolvedProduct(stored, product_digest(stored))
+    changed, unpacked = packed.with_overrides(overrides), texts.with_overrides(overrides)
 
     if overrides == Product():
         assert (changed, unpacked) == (packed, texts)

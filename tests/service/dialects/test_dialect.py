@@ -6,16 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.dialects.dialect import best_first, decimal, finite_logits, in_order, paired
+from service.dialects.dialect import best_first, decimal, finite_logits, pair_up, scores_in_order
 from service.domain.ranking import LEAST
-from service.errors import Reason, Refused, said
+from service.errors import Reason, Refused, error_message
 from tests.service.dialects.support import LIMITS, scored
 
 NAMES = ("first", "second")
 
 
 def _pairs(queries: list[str], texts: list[str]) -> list[tuple[str, str]]:
-    groups = paired(queries, texts, LIMITS, NAMES)
+    groups = pair_up(queries, texts, LIMITS, NAMES)
     return [(query, product.text) for query, products in groups for product in products]
 
 
@@ -45,7 +45,7 @@ def test_pairs_keep_their_order(pairs: list[tuple[str, str]]) -> None:
 def test_adjacent_equal_queries_share_a_group() -> None:
     """A query that stands beside itself is tokenized once."""
     assert [2, 1, 1] == [
-        len(products) for _, products in paired(["q", "q", "r", "q"], ["a"] * 4, LIMITS, NAMES)
+        len(products) for _, products in pair_up(["q", "q", "r", "q"], ["a"] * 4, LIMITS, NAMES)
     ]
 
 
@@ -65,7 +65,7 @@ def test_what_does_not_pair_is_refused(
 ) -> None:
     """Lengths that do not fit and texts beyond the limits are refused, with their place."""
     with pytest.raises(Refused) as caught:
-        paired(queries, texts, LIMITS, NAMES)
+        pair_up(queries, texts, LIMITS, NAMES)
 
     assert (reason, loc) == (caught.value.reason, caught.value.loc)
 
@@ -88,8 +88,10 @@ def test_scores_and_logits_have_an_order() -> None:
     assert [(1, b"3.000000"), (2, b"1.000000")] == [
         (index, bytes(score)) for index, score in best_first(what, 2, raw=True)
     ]
-    assert [b"-2.000000", b"3.000000", b"1.000000"] == [bytes(score) for score in in_order(what, raw=True)]
-    assert sorted(in_order(what), key=bytes) != in_order(what)
+    assert [b"-2.000000", b"3.000000", b"1.000000"] == [
+        bytes(score) for score in scores_in_order(what, raw=True)
+    ]
+    assert sorted(scores_in_order(what), key=bytes) != scores_in_order(what)
 
 
 def test_what_was_not_scored_is_last_or_refused() -> None:
@@ -106,5 +108,5 @@ def test_what_was_not_scored_is_last_or_refused() -> None:
 
 def test_an_error_says_where() -> None:
     """The place of a fault is written as a path."""
-    assert Reason.BLANK_QUERY.message == said(Reason.BLANK_QUERY, ())
-    assert said(Reason.INVALID_FIELD, ("inputs", 3, "name")).endswith(" (at inputs[3].name)")
+    assert Reason.BLANK_QUERY.message == error_message(Reason.BLANK_QUERY, ())
+    assert error_message(Reason.INVALID_FIELD, ("inputs", 3, "name")).endswith(" (at inputs[3].name)")

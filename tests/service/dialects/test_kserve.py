@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.dialects.dialect import Ask
-from service.dialects.kserve import model_metadata, parse_infer, refuse, server_metadata
+from service.dialects.dialect import ScoringRequest
+from service.dialects.kserve import model_metadata, parse_infer, render_error, server_metadata
 from service.domain.ranking import LEAST
 from service.errors import Reason, Refused
 from tests.service.dialects.support import LIMITS, MANIFEST, TEXTS, scored, told
@@ -19,7 +19,7 @@ def _tensor(name: str, texts: list[object], **other: object) -> dict[str, object
     return {"name": name, "shape": [len(texts)], "datatype": "BYTES", "data": texts, **other}
 
 
-def _infer(*inputs: object, rest: bytes | None = None, **fields: object) -> Ask:
+def _infer(*inputs: object, rest: bytes | None = None, **fields: object) -> ScoringRequest:
     body = json.dumps({"inputs": inputs, **fields}).encode()
     if rest is None:
         return parse_infer(body, LIMITS)
@@ -160,6 +160,6 @@ def test_the_metadata_names_what_infer_takes() -> None:
 )
 def test_errors_are_one_text(reason: Reason, status: int) -> None:
     """The protocol's error has one key; statuses are Triton's."""
-    told_status, body = refuse(reason, (), "r1")
+    told_status, body = render_error(reason, (), "r1")
 
     assert (status, {"error": reason.message}) == (told_status, json.loads(body))

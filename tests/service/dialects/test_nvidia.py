@@ -2,7 +2,7 @@
 
 import pytest
 
-from service.dialects.dialect import Ask
+from service.dialects.dialect import ScoringRequest
 from service.dialects.nvidia import RANKING
 from service.errors import Reason, Refused
 from tests.service.dialects.support import TEXTS, asked, refused, scored, told
@@ -10,14 +10,14 @@ from tests.service.dialects.support import TEXTS, asked, refused, scored, told
 PASSAGES = [{"text": text} for text in TEXTS]
 
 
-def _asked(**fields: object) -> Ask:
+def _requested_product(**fields: object) -> ScoringRequest:
     given = {"documents": None, "query": {"text": "red shoes"}, "passages": PASSAGES, **fields}
     return asked(RANKING, **given)
 
 
 def test_rankings_are_logits_best_first() -> None:
     """Every passage comes back by its index with its logit, and the tokens are counted."""
-    answer = told(_asked(model="nvidia/any", truncate="END"))
+    answer = told(_requested_product(model="nvidia/any", truncate="END"))
 
     assert ["rankings", "usage"] == list(answer)
     assert [(1, 3.0), (2, 1.0), (0, -2.0)] == [(each["index"], each["logit"]) for each in answer["rankings"]]
@@ -26,7 +26,7 @@ def test_rankings_are_logits_best_first() -> None:
 
 def test_passages_may_have_fields() -> None:
     """A passage may be a product by its fields."""
-    (_, products), *rest = _asked(passages=[{"title": "Mug", "brand": "Acme"}]).groups
+    (_, products), *rest = _requested_product(passages=[{"title": "Mug", "brand": "Acme"}]).groups
 
     assert (["Mug"], []) == ([product.title for product in products], rest)  # type: ignore[union-attr]
 
@@ -34,7 +34,7 @@ def test_passages_may_have_fields() -> None:
 def test_a_missing_logit_is_refused() -> None:
     """A logit that does not exist is not made up."""
     with pytest.raises(Refused) as caught:
-        _asked().answer(scored([float("nan"), 1.0, 2.0]))
+        _requested_product().answer(scored([float("nan"), 1.0, 2.0]))
 
     assert 503 == refused(RANKING, caught.value.reason)[0]
 
@@ -52,7 +52,7 @@ def test_a_missing_logit_is_refused() -> None:
 def test_faults_are_placed(fields: dict[str, object], reason: Reason, loc: tuple[object, ...]) -> None:
     """What is wrong is refused with its place."""
     with pytest.raises(Refused) as caught:
-        _asked(**fields)
+        _requested_product(**fields)
 
     assert (reason, loc) == (caught.value.reason, caught.value.loc)
 

@@ -7,8 +7,15 @@ import pytest
 
 from bundle import Product
 from service.dialects import infinity, tei
-from service.dialects.shared import KEY_CHARS, NAMED_KEYS, at_rerank, at_root, own, read_leniently, read_query
-from service.domain.budget import Wish
+from service.dialects.shared import (
+    KEY_CHARS,
+    NAMED_KEYS,
+    detect_at_rerank,
+    detect_at_root,
+    read_query,
+    to_scoring_request,
+)
+from service.domain.budget import RequestedTerms
 from service.domain.query import Query
 from service.errors import Reason, Refused
 from tests.service.dialects.support import LIMITS, TEXTS, scored, told
@@ -21,7 +28,7 @@ def _query(**fields: object) -> Query:
 
 
 def _told(**fields: object) -> Any:
-    return told(own(_query(**fields)))
+    return told(to_scoring_request(_query(**fields)))
 
 
 FORMS = {
@@ -67,7 +74,7 @@ def test_documents_come_back_as_each_reads_them() -> None:
 
 def test_raw_scores_are_logits() -> None:
     """On request the scores are the model's own numbers, and one that is missing is not made up."""
-    ask = own(_query(raw_scores=True, top_n=2))
+    ask = to_scoring_request(_query(raw_scores=True, top_n=2))
 
     assert [(1, 3.0), (2, 1.0)] == [(one["index"], one["relevance_score"]) for one in told(ask)["results"]]
     with pytest.raises(Refused) as caught:
@@ -99,9 +106,13 @@ def test_a_request_of_others_has_our_options_too() -> None:
     body = (
         b'{"query":"q","texts":["a"],"top_k":9,"budget_ms":5,"priority":1,"on_failure":"error","model":"m"}'
     )
-    query = read_leniently(body, LIMITS)
+    query = read_query(body, LIMITS)
 
-    assert (Wish(5.0, "autocomplete", "error"), "m", 9) == (query.wish, query.model, query.top_n)
+    assert (RequestedTerms(5.0, "autocomplete", "error"), "m", 9) == (
+        query.requested_terms,
+        query.model,
+        query.top_n,
+    )
     assert [Product(text="a")] == query.products
 
 
@@ -127,14 +138,14 @@ def test_what_is_wrong_is_refused(body: bytes, reason: Reason, loc: tuple[str | 
 
 def test_the_other_paths_go_by_their_keys() -> None:
     """At /rerank `documents` are infinity's and all else TEI's; at / `inputs` are to be classified; null is no key."""
-    assert infinity.INFINITY is at_rerank(b'{"query":"q","documents":[]}')
-    assert infinity.INFINITY is at_rerank(b'{"query":"q","documents":[],"texts":null}')
-    assert tei.RERANK is at_rerank(b'{"query":"q","texts":[]}')
-    assert tei.RERANK is at_rerank(b'{"texts":[],"documents":[]}')
-    assert tei.RERANK is at_rerank(b"nonsense")
-    assert tei.PREDICT is at_root(b'{"inputs":[]}')
-    assert tei.RERANK is at_root(b'{"query":"q","documents":[]}')
-    assert tei.RERANK is at_root(b'{"query":"q","documents":[],"inputs":null}')
+    assert infinity.INFINITY is detect_at_rerank(b'{"query":"q","documents":[]}')
+    assert infinity.INFINITY is detect_at_rerank(b'{"query":"q","documents":[],"texts":null}')
+    assert tei.RERANK is detect_at_rerank(b'{"query":"q","texts":[]}')
+    assert tei.RERANK is detect_at_rerank(b'{"texts":[],"documents":[]}')
+    assert tei.RERANK is detect_at_rerank(b"nonsense")
+    assert tei.PREDICT is detect_at_root(b'{"inputs":[]}')
+    assert tei.RERANK is detect_at_root(b'{"query":"q","documents":[]}')
+    assert tei.RERANK is detect_at_root(b'{"query":"q","documents":[],"inputs":null}')
 
 
 def test_rank_fields_choose() -> None:

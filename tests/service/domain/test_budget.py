@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.domain.budget import (
-    ANYBODY,
-    LEAST_BUDGET_S,
-    NO_WISH,
+    DEFAULT_TENANT,
+    MIN_BUDGET_S,
+    NO_REQUESTED_TERMS,
     PRIORITIES,
     OnFailure,
-    Wish,
-    settle,
+    RequestedTerms,
+    resolve_terms,
     tenant_of,
 )
 from service.errors import Reason, Refused
@@ -23,16 +23,16 @@ from service.settings import Settings
 SETTINGS = Settings(default_budget_ms=200, max_budget_ms=1_000, tenants="web=4,feed=1")
 
 
-def _budget_s(wish: Wish = NO_WISH, **headers: str) -> float:
+def _budget_s(requested_terms: RequestedTerms = NO_REQUESTED_TERMS, **headers: str) -> float:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return settle(wish, named, ANYBODY, 100.0, SETTINGS).deadline_s - 100.0
+    return resolve_terms(requested_terms, named, DEFAULT_TENANT, 100.0, SETTINGS).deadline_s - 100.0
 
 
 def test_without_a_wish_the_settings_count() -> None:
     """A request that says nothing gets the default budget, the first level, and what the settings do on failure."""
-    terms = settle(NO_WISH, {}, ANYBODY, 100.0, SETTINGS)
+    terms = resolve_terms(NO_REQUESTED_TERMS, {}, DEFAULT_TENANT, 100.0, SETTINGS)
 
-    assert (100.2, "search", 0, "degrade", ANYBODY) == (
+    assert (100.2, "search", 0, "degrade", DEFAULT_TENANT) == (
         terms.deadline_s,
         terms.priority,
         terms.level,
@@ -43,15 +43,15 @@ def test_without_a_wish_the_settings_count() -> None:
 
 def test_the_shorter_budget_counts() -> None:
     """Body and header may both have one."""
-    assert math.isclose(0.05, _budget_s(Wish(budget_ms=50), x_budget_ms="70"))
-    assert math.isclose(0.07, _budget_s(Wish(budget_ms=90), x_budget_ms="70"))
+    assert math.isclose(0.05, _budget_s(RequestedTerms(budget_ms=50), x_budget_ms="70"))
+    assert math.isclose(0.07, _budget_s(RequestedTerms(budget_ms=90), x_budget_ms="70"))
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_any_budget_is_clamped(budget_ms: float) -> None:
     """0, a negative one and one beyond all bounds give a deadline within the bounds."""
-    for found in (_budget_s(Wish(budget_ms=budget_ms)), _budget_s(x_budget_ms=repr(budget_ms))):
-        assert LEAST_BUDGET_S <= found + 1e-9 <= 1.0 + 2e-9
+    for found in (_budget_s(RequestedTerms(budget_ms=budget_ms)), _budget_s(x_budget_ms=repr(budget_ms))):
+        assert MIN_BUDGET_S <= found + 1e-9 <= 1.0 + 2e-9
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_any_budget_is_clamped(budget_ms: float) -> None:
 def test_a_header_without_sense_is_refused(name: str, value: str) -> None:
     """What is no number, or no word of the closed set, is refused by the header's name."""
     with pytest.raises(Refused) as refused:
-        settle(NO_WISH, {name: value}, ANYBODY, 0.0, SETTINGS)
+        resolve_terms(NO_REQUESTED_TERMS, {name: value}, DEFAULT_TENANT, 0.0, SETTINGS)
 
     assert (Reason.INVALID_FIELD, (name,)) == (refused.value.reason, refused.value.loc)
 
@@ -76,8 +76,10 @@ def test_a_header_without_sense_is_refused(name: str, value: str) -> None:
 def test_a_wish_of_the_body_outweighs_the_header(priority: str, on_failure: str) -> None:
     """Each word is understood in both places; the body's counts."""
     headers = {"x-priority": priority, "x-on-failure": on_failure}
-    by_header = settle(NO_WISH, headers, ANYBODY, 0.0, SETTINGS)
-    by_body = settle(Wish(priority="search", on_failure="degrade"), headers, ANYBODY, 0.0, SETTINGS)
+    by_header = resolve_terms(NO_REQUESTED_TERMS, headers, DEFAULT_TENANT, 0.0, SETTINGS)
+    by_body = resolve_terms(
+        RequestedTerms(priority="search", on_failure="degrade"), headers, DEFAULT_TENANT, 0.0, SETTINGS
+    )
 
     assert (priority, on_failure) == (by_header.priority, by_header.on_failure)
     assert ("search", "degrade") == (by_body.priority, by_body.on_failure)
@@ -87,10 +89,10 @@ def test_a_wish_of_the_body_outweighs_the_header(priority: str, on_failure: str)
     ("header", "key", "tenant"),
     [
         ("web", None, "web"),
-        ("nobody", None, ANYBODY),
-        (None, None, ANYBODY),
+        ("nobody", None, DEFAULT_TENANT),
+        (None, None, DEFAULT_TENANT),
         ("web", "feed", "feed"),
-        ("web", "nobody", ANYBODY),
+        ("web", "nobody", DEFAULT_TENANT),
     ],
 )
 def test_a_tenant_is_of_a_closed_set(header: str | None, key: str | None, tenant: str) -> None:

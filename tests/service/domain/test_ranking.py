@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bundle import Manifest
-from service.domain.ranking import DECIMALS, LEAST, Cause, Places, decimal, rank_places
+from service.domain.ranking import DECIMALS, LEAST, Cause, decimal, rank_products
 from tests.tiny import tiny_files, tiny_manifest
 
 LOGITS = st.lists(st.floats(width=32), max_size=40)
@@ -33,7 +33,7 @@ def test_any_logits_give_every_product_one_place(
 ) -> None:
     """Whatever the engine returns, the places are a permutation, in order, with falling scores in (0, 1]."""
     told = data.draw(st.lists(st.sampled_from(Cause), min_size=len(values), max_size=len(values)))
-    places, unscored = rank_places(
+    places, unscored = rank_products(
         np.array(values, dtype=np.float32), np.array(told, dtype=np.int8).reshape(-1), manifest
     )
     scored = [place for place in places if place.label is not None]
@@ -55,7 +55,7 @@ def test_any_logits_give_every_product_one_place(
 def test_ten_thousand_unscored_products_keep_their_order_in_print(manifest: Manifest) -> None:
     """As many products as a request may have are told apart by their printed scores, all above 0."""
     count = 10_000
-    places, _ = rank_places(np.zeros(count, np.float32), np.full(count, Cause.OVERLOAD, np.int8), manifest)
+    places, _ = rank_products(np.zeros(count, np.float32), np.full(count, Cause.OVERLOAD, np.int8), manifest)
 
     printed = [float(decimal(place.score)) for place in places]
     assert all(more > less > 0 for more, less in pairwise(printed))
@@ -64,7 +64,7 @@ def test_ten_thousand_unscored_products_keep_their_order_in_print(manifest: Mani
 def test_a_row_without_a_score_comes_last(manifest: Manifest) -> None:
     """A logit that is not finite gets no label and a score below any that is computed."""
     logits = np.array([np.nan, -1e30, 2.0], dtype=np.float32)
-    places, unscored = rank_places(logits, _causes(3), manifest)
+    places, unscored = rank_products(logits, _causes(3), manifest)
 
     assert [2, 1, 0] == [place.index for place in places]
     assert places[2].label is None
@@ -75,7 +75,7 @@ def test_a_row_without_a_score_comes_last(manifest: Manifest) -> None:
 def test_the_gravest_cause_is_named(manifest: Manifest) -> None:
     """If rows are missing for several causes, all are counted and the answer names the gravest."""
     logits = np.array([np.nan, np.nan, 1.0, 1.0], dtype=np.float32)
-    _, unscored = rank_places(logits, _causes(4, engine=0, deadline=2, unknown_id=3), manifest)
+    _, unscored = rank_products(logits, _causes(4, engine=0, deadline=2, unknown_id=3), manifest)
 
     assert "engine" == unscored.reason
     assert {"engine": 1, "nonfinite": 1, "deadline": 1, "overload": 0, "unknown_id": 1} == unscored.by_cause
@@ -84,14 +84,6 @@ def test_the_gravest_cause_is_named(manifest: Manifest) -> None:
 
 def test_scores_that_print_alike_are_ties(manifest: Manifest) -> None:
     """Two scores that differ beyond the printed decimals keep the order of the request."""
-    places, _ = rank_places(np.array([40.0, 41.0, 39.0], dtype=np.float32), _causes(3), manifest)
+    places, _ = rank_products(np.array([40.0, 41.0, 39.0], dtype=np.float32), _causes(3), manifest)
 
     assert [0, 1, 2] == [place.index for place in places]
-
-
-def test_places_are_read_as_a_sequence() -> None:
-    """Places that are kept as columns are counted, sliced and read one by one."""
-    places = Places([2, 0, 1], [0.5, 0.25, 0.125], ["exact", "exact", None])
-
-    assert [2, 0, 1] == [place.index for place in places]
-    assert (3, places[1], [0, 1]) == (len(places), list(places)[1], places[1:].indices)

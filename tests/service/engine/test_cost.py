@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.engine.cost import CostModel, Slip
+from service.engine.cost import CostModel, LatenessEstimate
 
 SHAPES = [(rows * length, rows) for rows in (1, 2, 4, 8, 16) for length in (8, 16, 32, 64)]
 
@@ -67,23 +67,23 @@ def test_any_observation_leaves_a_usable_model(runs: list[tuple[int, int, float]
 
 def test_requests_that_are_late_make_others_expected_later() -> None:
     """A factor and a spread are learnt from what was predicted and what was, and forgotten when it passes."""
-    slip = Slip()
-    assert 0.2 == slip.expected_s(0.2, spreads=2)
+    lateness = LatenessEstimate()
+    assert 0.2 == lateness.expected_s(0.2, spreads=2)
     for _ in range(100):
-        slip.observe(0.2, 0.3)
-        slip.observe(0.2, 0.5)
-    late = slip.expected_s(0.2), slip.expected_s(0.2, spreads=1)
+        lateness.observe(0.2, 0.3)
+        lateness.observe(0.2, 0.5)
+    late = lateness.expected_s(0.2), lateness.expected_s(0.2, spreads=1)
     for _ in range(200):
-        slip.observe(0.2, 0.2)
+        lateness.observe(0.2, 0.2)
 
     assert late == pytest.approx((0.4, 0.5), abs=0.03)
-    assert slip.expected_s(0.2, spreads=1) == pytest.approx(0.2, abs=0.01)
+    assert lateness.expected_s(0.2, spreads=1) == pytest.approx(0.2, abs=0.01)
 
 
 def test_nothing_is_expected_earlier_than_predicted() -> None:
     """Requests that were done early do not make room that is not there."""
-    slip = Slip()
+    lateness = LatenessEstimate()
     for _ in range(100):
-        slip.observe(0.2, 0.1)
+        lateness.observe(0.2, 0.1)
 
-    assert 0.2 == slip.expected_s(0.2)
+    assert 0.2 == lateness.expected_s(0.2)

@@ -18,15 +18,15 @@ from bundle.errors import BundleError
 from bundle.rows import assemble
 from bundle.verify import INPUT_NAMES, read_golden
 from service.engine import cuda
-from service.engine.cuda import BoundSession, Gpu, Place, gpu_providers, open_gpu_session, strays
-from service.engine.sessions import OrtSession, session_options
+from service.engine.cuda import BoundSession, Gpu, Placement, gpu_providers, nodes_elsewhere, open_gpu_session
+from service.engine.sessions import CpuSession, session_options
 from service.engine.shapes import Shape, blank, make_shapes, pad
 from service.errors import EngineError
 from tests.service.support import ROOT, WAIT_S
 
 SHIPPED = sorted(path.parent for path in (ROOT / "models").glob("*/manifest.json"))
 CPU = "CPUExecutionProvider"
-HERE = Place("cpu", captures=True)
+HERE = Placement("cpu", captures=True)
 PAD = 0
 SHAPES = make_shapes(48, 1_024)  # of the bundle made for tests
 Feeds = dict[str, NDArray[np.int64]]
@@ -68,7 +68,7 @@ def _few(feeds: Feeds, rows: int) -> Feeds:
 
 def test_bound_buffers_give_what_a_plain_run_gives(bundle: Bundle) -> None:
     """Bit for bit the logits of the plain session for the padded rows, and near them for the rows as they were."""
-    plain = OrtSession(_default_graph(bundle))
+    plain = CpuSession(_default_graph(bundle))
     shapes = make_shapes(bundle.manifest.text.max_length, 4_096)
     session = BoundSession(_open(_default_graph(bundle)), shapes, HERE, pad_id=PAD)
     for length in shapes.lengths[:2]:
@@ -100,7 +100,7 @@ def test_more_rows_than_a_run_may_have_are_cut(tiny_bundle: Path) -> None:
     many = {name: np.tile(values, (5, 1)) for name, values in _feeds(bundle, 48).items()}
 
     assert len(many["input_ids"]) > 4 * session.shapes.most_rows(48)
-    assert session.run(many).tobytes() == OrtSession(_default_graph(bundle)).run(many).tobytes()
+    assert session.run(many).tobytes() == CpuSession(_default_graph(bundle)).run(many).tobytes()
 
 
 def test_rows_that_are_too_long_are_refused(tiny_bundle: Path) -> None:
@@ -135,7 +135,7 @@ def test_no_row_that_is_added_is_nan() -> None:
     """Where a graph divides by what is in sight, padded rows are finite; rows that see nothing would not be."""
     session, plain = (
         BoundSession(_open(_mean_id_graph()), make_shapes(32, 1_024), HERE, pad_id=PAD),
-        OrtSession(_mean_id_graph()),
+        CpuSession(_mean_id_graph()),
     )
     shape = Shape(length=32, rows=8)
     padded = pad(blank(Shape(length=8, rows=3)), shape, PAD)
@@ -163,7 +163,7 @@ def test_buffers_are_made_once_and_all_of_them_by_warm_up(tiny_bundle: Path) -> 
 def test_where_nothing_is_captured_no_number_is_given(tiny_bundle: Path) -> None:
     """TensorRT's runs carry no graph number."""
     model = _default_graph(read_bundle(tiny_bundle, "tiny"))
-    session = BoundSession(_open(model), SHAPES, Place("cpu", captures=False), pad_id=PAD)
+    session = BoundSession(_open(model), SHAPES, Placement("cpu", captures=False), pad_id=PAD)
     session.run(blank(Shape(length=32, rows=8)))
     (bound,) = session._bound.values()
 
@@ -300,14 +300,14 @@ def test_parts_of_a_graph_that_fell_back_are_named(name: Path) -> None:
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     session = ort.InferenceSession(_default_graph(bundle), options, providers=[CPU])
 
-    assert any("MatMul" in each and CPU in each for each in strays(session, cuda.CUDA))
-    assert strays(session, CPU) == []
+    assert any("MatMul" in each and CPU in each for each in nodes_elsewhere(session, cuda.CUDA))
+    assert nodes_elsewhere(session, CPU) == []
 
 
 @pytest.mark.usefixtures("as_gpu")
 def test_a_graph_in_parts_is_refused(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A session that is on the device, but not with all of its graph, does not serve."""
-    monkeypatch.setattr(cuda, "strays", lambda *_: ["MatMul (CPUExecutionProvider)"])
+    monkeypatch.setattr(cuda, "nodes_elsewhere", lambda *_: ["MatMul (CPUExecutionProvider)"])
 
     with pytest.raises(EngineError, match="parts of the graph fell back: MatMul"):
         _opened(read_bundle(tiny_bundle, "tiny"), "cuda")

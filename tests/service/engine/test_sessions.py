@@ -14,9 +14,9 @@ from bundle import Bundle, PairEncoder, Product, read_bundle
 from bundle.errors import BundleError
 from bundle.rows import Row, assemble, padded_length
 from bundle.verify import Session, read_golden
-from service.engine.sessions import Device, OrtSession, open_sessions, pick_precision
+from service.engine.sessions import CpuSession, Device, open_sessions, pick_precision
 from service.errors import EngineError
-from service.native.session import NativeSession, better_elsewhere, why_not
+from service.native.session import NativeSession, why_not, why_onnxruntime_is_faster
 from tests.service.support import ROOT
 
 SHIPPED = sorted(path.parent for path in (ROOT / "models").glob("*/manifest.json"))
@@ -159,8 +159,8 @@ def test_engines_are_chosen(bundle: Bundle) -> None:
     (auto,) = open_sessions(bundle, precision=None, workers=1, engine="auto")
     (plain,) = open_sessions(bundle, precision=None, workers=1, engine="onnxruntime")
 
-    assert isinstance(plain, OrtSession)
-    assert isinstance(auto, OrtSession if better_elsewhere(layout) else NativeSession)
+    assert isinstance(plain, CpuSession)
+    assert isinstance(auto, CpuSession if why_onnxruntime_is_faster(layout) else NativeSession)
     if reason := why_not(layout):
         with pytest.raises(EngineError, match="engine is native, but") as told:
             open_sessions(bundle, precision=None, workers=1, engine="native")

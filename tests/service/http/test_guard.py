@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.errors import ClientGone, Reason, Refused
-from service.http.guard import read_body, unless_gone
+from service.errors import ClientDisconnected, Reason, Refused
+from service.http.guard import cancel_on_disconnect, read_body
 
 JSON = [(b"content-type", b"application/json")]
 
@@ -142,7 +142,7 @@ def test_a_byte_order_mark_is_left_out(coding: bytes) -> None:
 
 def test_a_client_that_leaves_while_sending_is_gone() -> None:
     """A connection that ends inside a body raises ClientGone."""
-    with pytest.raises(ClientGone):
+    with pytest.raises(ClientDisconnected):
         _read(Client([_part(b"{", more=True), {"type": "http.disconnect"}]))
 
 
@@ -154,9 +154,11 @@ def _wait(client: Client, *, settle: bool) -> tuple[object, bool]:
         if settle:
             asyncio.get_running_loop().call_soon(future.set_result, "ranked")
         try:
-            return await asyncio.wait_for(unless_gone(future, client.receive), 10), future.cancelled()
-        except ClientGone:
-            return ClientGone, future.cancelled()
+            return await asyncio.wait_for(
+                cancel_on_disconnect(future, client.receive), 10
+            ), future.cancelled()
+        except ClientDisconnected:
+            return ClientDisconnected, future.cancelled()
 
     return asyncio.run(main())
 
@@ -168,4 +170,4 @@ def test_a_result_is_returned_while_the_client_waits() -> None:
 
 def test_a_client_that_leaves_cancels_the_work() -> None:
     """If the client hangs up first, the future is cancelled."""
-    assert _wait(Client([{"type": "http.disconnect"}]), settle=False) == (ClientGone, True)
+    assert _wait(Client([{"type": "http.disconnect"}]), settle=False) == (ClientDisconnected, True)

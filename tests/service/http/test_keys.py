@@ -15,11 +15,11 @@ from service.http.keys import (
     MAX_FILE_BYTES,
     MAX_KEYS,
     TENANT,
-    Key,
-    KeyRing,
+    ApiKey,
+    ApiKeys,
     find_tenant,
     parse_keys,
-    presented_key,
+    shown_key,
 )
 from service.telemetry.metrics import Metrics
 from tests.service.support import (
@@ -101,7 +101,7 @@ def test_all_keys_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
         return left == right
 
     monkeypatch.setattr("service.http.keys.hmac.compare_digest", compare)
-    keys = [Key("shop", sha256(str(number).encode()).digest()) for number in range(100)]
+    keys = [ApiKey("shop", sha256(str(number).encode()).digest()) for number in range(100)]
     counts = []
     for shown in (b"0", b"99", b"none"):
         counted = 0
@@ -132,7 +132,7 @@ def test_all_keys_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_one_key_is_shown_or_none(headers: list[tuple[bytes, bytes]], shown: bytes | None) -> None:
     """A key comes in one of three headers; two that differ are none."""
-    assert shown == presented_key(headers)
+    assert shown == shown_key(headers)
 
 
 @given(
@@ -140,7 +140,7 @@ def test_one_key_is_shown_or_none(headers: list[tuple[bytes, bytes]], shown: byt
 )
 def test_no_header_breaks_the_lock(headers: list[tuple[bytes, bytes]]) -> None:
     """Whatever bytes the headers hold, the outcome is a tenant or nobody."""
-    shown = presented_key(headers)
+    shown = shown_key(headers)
 
     assert shown is None or find_tenant(parse_keys(_line("shop", SECRET)), shown) is None
 
@@ -202,7 +202,7 @@ def test_a_dialect_is_refused_in_its_own_shape(
 
 def test_the_tenant_is_in_the_scope(key_file: Path) -> None:
     """What stands behind the lock learns whose key it was."""
-    from service.http.keys import Locked  # noqa: PLC0415 - the only test that builds one
+    from service.http.keys import ApiKeyMiddleware  # noqa: PLC0415 - the only test that builds one
 
     seen: list[str] = []
 
@@ -212,7 +212,7 @@ def test_the_tenant_is_in_the_scope(key_file: Path) -> None:
     async def nothing(*_: object) -> dict[str, object]:
         return {}
 
-    locked = Locked(app, KeyRing(key_file, Metrics()), lambda _: pytest.fail("refused"))
+    locked = ApiKeyMiddleware(app, ApiKeys(key_file, Metrics()), lambda _: pytest.fail("refused"))
     scope = {"type": "http", "path": "/v1/rerank", "headers": [(b"api-key", b"b")]}
     asyncio.run(locked(scope, nothing, nothing))  # type: ignore[arg-type]
 
@@ -222,7 +222,7 @@ def test_the_tenant_is_in_the_scope(key_file: Path) -> None:
 def test_keys_change_without_a_restart(key_file: Path) -> None:
     """A changed file is read; one that makes no sense, or is gone, leaves the keys as they were and is counted once."""
     metrics = Metrics()
-    ring = KeyRing(key_file, metrics)
+    ring = ApiKeys(key_file, metrics)
 
     def tenant(key: bytes) -> str | None:
         return find_tenant(ring.keys, key)
@@ -248,7 +248,7 @@ def test_keys_change_without_a_restart(key_file: Path) -> None:
 
 def test_a_file_changed_in_place_is_seen(key_file: Path) -> None:
     """A change of the time of writing alone is enough."""
-    ring = KeyRing(key_file, Metrics())
+    ring = ApiKeys(key_file, Metrics())
     key_file.write_text(_line("shop", "other"))
     os.utime(key_file, ns=(1, 1))
     ring.refresh()
@@ -263,7 +263,7 @@ def test_a_mounted_secret_is_followed(tmp_path: Path) -> None:
         (tmp_path / name / "keys").write_text(_line("shop", name))
     data, link = tmp_path / "data", tmp_path / "next"
     data.symlink_to("one")
-    ring = KeyRing(data / "keys", Metrics())
+    ring = ApiKeys(data / "keys", Metrics())
     link.symlink_to("two")
     link.replace(data)
     ring.refresh()

@@ -9,7 +9,7 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.http.middleware import FIRST_BYTE, Edge, as_routed, trace_of
+from service.http.middleware import FIRST_BYTE, RequestMiddleware, context_of, to_route
 from service.telemetry.metrics import Metrics
 from tests.service.support import JSON, Served
 
@@ -51,7 +51,7 @@ def _call(app: Any, metrics: Metrics, noted: dict[str, Any] | None = None) -> li
         return {"type": "http.request", "body": b"", "more_body": False}
 
     scope = {"type": "http", "method": "GET", "path": "/v1/rerank", "headers": [], **(noted or {})}
-    asyncio.run(Edge(app, metrics)(scope, receive, send))
+    asyncio.run(RequestMiddleware(app, metrics)(scope, receive, send))
     return sent
 
 
@@ -73,6 +73,7 @@ def test_a_bug_is_a_500_without_its_text(
         raise ValueError("secret text")
 
     metrics = Metrics()
+    metrics.count_routes(["/v1/rerank"])
     start, body = _call(buggy, metrics)
     logged = caplog.text + "".join(str(vars(record)) for record in caplog.records) + capsys.readouterr().err
 
@@ -121,7 +122,7 @@ def test_a_request_begins_with_its_first_byte() -> None:
     started: list[float] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        started.append(trace_of(Request(scope)).started_s)
+        started.append(context_of(Request(scope)).started_s)
         await Response()(scope, receive, send)
 
     _call(app, Metrics(), {FIRST_BYTE: 12.5})
@@ -149,7 +150,7 @@ def test_slashes_too_many_mean_nothing(path: str, routed: str) -> None:
     """Doubled and trailing slashes are left out, but for those of a product's id."""
     scope = {"type": "http", "method": "GET", "path": path}
 
-    assert routed == as_routed(scope)["path"]
+    assert routed == to_route(scope)["path"]
     assert path == scope["path"]
 
 
@@ -157,4 +158,4 @@ def test_head_is_routed_as_get() -> None:
     """HEAD finds what GET finds, and the server still knows that there is to be no body."""
     scope = {"type": "http", "method": "HEAD", "path": "/livez"}
 
-    assert ("GET", "HEAD") == (as_routed(scope)["method"], scope["method"])
+    assert ("GET", "HEAD") == (to_route(scope)["method"], scope["method"])

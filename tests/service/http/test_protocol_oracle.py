@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
-from service.http.protocol import GuardedProtocol, guarded
-from service.http.room import Room
+from service.http.connections import ConnectionLimiter
+from service.http.protocol import GuardedProtocol, protocol_class
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 from tests.service.support import WAIT_S, Process
@@ -40,7 +40,7 @@ class Seen:
 def _protocol() -> type[GuardedProtocol]:
     metrics = Metrics()
     patient = Settings(receipt_timeout_s=60, send_timeout_s=60)
-    return guarded(patient, metrics, lambda: False, Room(1, metrics))
+    return protocol_class(patient, metrics, lambda: False, ConnectionLimiter(1, metrics))
 
 
 class Reader:

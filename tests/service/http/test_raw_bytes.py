@@ -108,9 +108,9 @@ def _check(route: tuple[Any, str, str], answer: Answer) -> None:
 
 
 def _spliced(body: bytes, splices: list[tuple[float, int, bytes]]) -> bytes:
-    for share, left_out, put in splices:
+    for share, cause, put in splices:
         at = round(share * len(body))
-        body = body[:at] + put + body[at + left_out :]
+        body = body[:at] + put + body[at + cause :]
     return body
 
 

@@ -11,10 +11,10 @@ from bundle.errors import SessionFailed
 from bundle.rows import Row, Rows, assemble
 from bundle.verify import read_golden, verify_bundle
 from bundle.words import pack_ids
-from service.engine.sessions import OrtSession
+from service.engine.sessions import CpuSession
 from service.errors import EngineError
 from service.native import session as native
-from service.native.session import NativeSession, better_elsewhere, why_not
+from service.native.session import NativeSession, why_not, why_onnxruntime_is_faster
 from tests.service.native.support import LAYOUT, needs_native
 from tests.service.support import ROOT
 
@@ -65,7 +65,7 @@ def test_the_shipped_bundles_prove_themselves(bundle: Bundle) -> None:
 def test_logits_are_those_of_the_graph(bundle: Bundle, session: NativeSession) -> None:
     """Differences to ONNX Runtime are far below what the int8 graph is off fp32, and change no order that matters."""
     rows = _rows(bundle)
-    graph = OrtSession(_file(bundle))
+    graph = CpuSession(_file(bundle))
     exact = np.concatenate([graph.run(assemble([row], bundle.manifest.text.template)) for row in rows])
     ours = session.run_rows(rows, type_ids=True)
     apart = np.abs(ours - exact)
@@ -196,17 +196,17 @@ def test_processors_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
             self.shelfrank_has_tiles = lambda: tiles
 
     monkeypatch.setattr(native, "_library", lambda: Library(supported=0, tiles=0))
-    assert "VNNI" in better_elsewhere(LAYOUT)
+    assert "VNNI" in why_onnxruntime_is_faster(LAYOUT)
     monkeypatch.setattr(native, "_library", lambda: Library(supported=1, tiles=1))
-    assert "AMX" in better_elsewhere(LAYOUT)
+    assert "AMX" in why_onnxruntime_is_faster(LAYOUT)
     assert why_not(LAYOUT) == ""
     monkeypatch.setattr(native, "_library", lambda: Library(supported=1, tiles=0))
-    assert better_elsewhere(LAYOUT) == ""
+    assert why_onnxruntime_is_faster(LAYOUT) == ""
 
 
 def test_no_memory_is_an_error(monkeypatch: pytest.MonkeyPatch, session: NativeSession) -> None:
     """A workspace that cannot be had is told as such."""
-    monkeypatch.setattr(native, "_MOST_ROWS", 2**31 - 1)
+    monkeypatch.setattr(native, "_MAX_ROWS", 2**31 - 1)
     found: list[BaseException] = []
 
     def compute() -> None:

@@ -107,7 +107,7 @@ def test_packed_products_stand_where_they_stood() -> None:
         assert native.encode("table", chosen) == plain.encode("table", chosen)
 
 
-@pytest.mark.parametrize(("bound", "most"), [("MOST_WORDS", 4), ("_MOST_UNKNOWN", 3)])
+@pytest.mark.parametrize(("bound", "most"), [("MAX_WORDS", 4), ("_MAX_UNKNOWN", 3)])
 def test_more_words_than_there_is_room_for(monkeypatch: pytest.MonkeyPatch, bound: str, most: int) -> None:
     """A full table begins anew, and words that were not told for lack of room are learnt at a later time."""
     monkeypatch.setattr(words, bound, most)

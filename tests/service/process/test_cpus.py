@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from service.process.cpus import own_cpus, usable_cpus
+from service.process.cpus import cpus_to_pin, usable_cpus
 from tests.service.support import ask, serving
 
 
@@ -66,8 +66,8 @@ def test_there_is_always_one(tmp_path: Path) -> None:
 
 def test_workers_own_cpus_only_if_they_are_as_many() -> None:
     """Fewer workers than CPUs, or more, have none of their own: the others are somebody else's."""
-    assert own_cpus(16) == tuple(range(16))
-    assert own_cpus(2) == own_cpus(17) == ()
+    assert cpus_to_pin(16) == tuple(range(16))
+    assert cpus_to_pin(2) == cpus_to_pin(17) == ()
 
 
 def test_without_affinity_the_machine_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,7 +76,7 @@ def test_without_affinity_the_machine_counts(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
 
     assert _count(tmp_path, "") == 8
-    assert own_cpus(8) == ()
+    assert cpus_to_pin(8) == ()
 
 
 def test_the_service_starts_without_affinity(tiny_bundle: Path) -> None:

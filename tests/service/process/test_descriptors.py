@@ -4,14 +4,14 @@ import resource
 
 import pytest
 
-from service.process.descriptors import RESERVE, most_connections
+from service.process.descriptors import RESERVE, max_connections
 
 
 @pytest.mark.parametrize("limit", [1, 500, 1_024, resource.RLIM_INFINITY])
 def test_a_limit_leaves_room(monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
     """The limit on files less what is open and the reserve, at least one; without a limit any number."""
     monkeypatch.setattr(resource, "getrlimit", lambda kind: (limit, limit))  # noqa: ARG005  as the system's
-    most = most_connections()
+    most = max_connections()
 
     if limit == resource.RLIM_INFINITY:
         assert most == float("inf")

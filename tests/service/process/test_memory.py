@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from service.process.memory import _TRIM, give_back
+from service.process.memory import _TRIM, trim_heap
 
 
 def _rss_bytes() -> int:
@@ -20,7 +20,7 @@ def test_what_was_freed_in_pieces_goes_back() -> None:
     kept = pieces[-1]  # at the upper end, so that the allocator alone cannot give back what lies below
     full = _rss_bytes()
     del pieces
-    give_back()
+    trim_heap()
 
     assert len(kept) == 50_000
     assert full - _rss_bytes() > 150_000_000

@@ -11,17 +11,17 @@ import pytest
 
 from bundle.errors import HashMismatch, NotFound
 from service.boot import load_model
-from service.engine.model import ServedModel
+from service.engine.model import LoadedModel
 from service.errors import EngineError, Reason, Refused
 from service.rollout.reload import LoadFailed, Rollout
-from service.rollout.rollout import Agreement
+from service.rollout.trial import Agreement
 from service.rollout.versions import Version, Versions
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 from tests.service.support import WAIT_S, until
 from tests.tiny import build_tiny
 
-Load = Callable[[str], ServedModel]
+Load = Callable[[str], LoadedModel]
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ class Stage:
         self.versions = Versions(Version(load_model("one", settings), "one"))
         self.rollout = Rollout(self.versions, self.metrics, self._load)
 
-    def _load(self, directory: str) -> ServedModel:
+    def _load(self, directory: str) -> LoadedModel:
         return self.load(directory)  # whichever it is by then
 
     @property
@@ -103,7 +103,7 @@ def test_a_reload_replaces_the_stable_model(root: Path) -> None:
 def test_whatever_fails_changes_nothing(root: Path, error: Exception, code: str, status: int) -> None:
     """Any error while loading leaves all models in their roles, is counted, and comes with a code of the closed set."""
 
-    def fail(directory: str) -> ServedModel:  # noqa: ARG001 - as it is called
+    def fail(directory: str) -> LoadedModel:  # noqa: ARG001 - as it is called
         raise error
 
     stage = Stage(root, fail)
@@ -115,7 +115,7 @@ def test_whatever_fails_changes_nothing(root: Path, error: Exception, code: str,
         assert "secret" not in str(failed.value)
 
     assert stage.versions.stable is before
-    assert not stage.versions.newcomers
+    assert not stage.versions.candidates
     assert stage.count("reloads_total", result="failed") == 2
 
 
@@ -128,7 +128,7 @@ def test_a_model_that_is_served_already_is_refused(root: Path) -> None:
             run(work())
         assert ("already_served", 409) == (failed.value.code, failed.value.status)
 
-    assert (stage.stable, ["canary"]) == ("1", list(stage.versions.newcomers))
+    assert (stage.stable, ["canary"]) == ("1", list(stage.versions.candidates))
 
 
 def test_newcomers_come_and_go(root: Path) -> None:
@@ -137,12 +137,12 @@ def test_newcomers_come_and_go(root: Path) -> None:
     run(stage.rollout.admit("canary", "two", 0.5))
     run(stage.rollout.admit("shadow", "three", 1.0))
     step(stage.rollout.promote)
-    assert (stage.stable, ["shadow"]) == ("2", list(stage.versions.newcomers))
+    assert (stage.stable, ["shadow"]) == ("2", list(stage.versions.candidates))
     run(stage.rollout.reload())
     assert stage.stable == "2"
     step(lambda: stage.rollout.dismiss("shadow"))
 
-    assert not stage.versions.newcomers
+    assert not stage.versions.candidates
     for call in (
         stage.rollout.promote,
         lambda: stage.rollout.dismiss("canary"),
@@ -150,18 +150,18 @@ def test_newcomers_come_and_go(root: Path) -> None:
     ):
         with pytest.raises(Refused) as refused:
             step(call)
-        assert refused.value.reason is Reason.NO_NEWCOMER
+        assert refused.value.reason is Reason.NO_CANDIDATE
 
 
 def test_an_abort_takes_the_canary_out(root: Path) -> None:
     """The stable model answers all again, the abort is counted, and the agreement's series are gone."""
     stage = Stage(root)
     run(stage.rollout.admit("canary", "two", 1.0))
-    stage.versions.newcomers["canary"].trial.compared(Agreement(0.25, -0.5, 0.5))
-    stage.metrics.rollout.agree("canary", overlap_at_10=0.25, kendall_tau=-0.5, score_difference=0.5)
+    stage.versions.candidates["canary"].trial.compared(Agreement(0.25, -0.5, 0.5))
+    stage.metrics.rollout.set_agreement("canary", overlap_at_10=0.25, kendall_tau=-0.5, score_difference=0.5)
     step(lambda: stage.rollout.abort("disagreeing"))
 
-    assert stage.versions.chosen(None, "mug") is stage.versions.stable
+    assert stage.versions.choose(None, "mug") is stage.versions.stable
     assert stage.count("canary_aborts_total") == 1
     assert stage.count("canary_kendall_tau", role="canary") is None
 
@@ -170,11 +170,11 @@ def test_a_reload_forgets_what_was_compared_with_the_old_model(root: Path) -> No
     """After another stable model the gauges tell of no newcomer until new lists were compared."""
     stage = Stage(root)
     run(stage.rollout.admit("shadow", "two", 1.0))
-    stage.metrics.rollout.agree("shadow", overlap_at_10=1.0, kendall_tau=1.0, score_difference=0.0)
+    stage.metrics.rollout.set_agreement("shadow", overlap_at_10=1.0, kendall_tau=1.0, score_difference=0.0)
     run(stage.rollout.reload("three"))
 
     assert stage.count("canary_kendall_tau", role="shadow") is None
-    assert stage.versions.newcomers["shadow"].trial.lists == 0
+    assert stage.versions.candidates["shadow"].trial.lists == 0
 
 
 def test_one_bundle_is_loaded_at_a_time(root: Path) -> None:
@@ -183,7 +183,7 @@ def test_one_bundle_is_loaded_at_a_time(root: Path) -> None:
     stage = Stage(root)
     load = stage.load
 
-    def slowly(directory: str) -> ServedModel:
+    def slowly(directory: str) -> LoadedModel:
         loading[0] += 1
         most[0] = max(most[0], loading[0])
         assert gate.wait(WAIT_S)
@@ -203,7 +203,7 @@ def test_one_bundle_is_loaded_at_a_time(root: Path) -> None:
     run(work())
 
     assert (1, "2", False) == (most[0], stage.stable, stage.rollout.is_busy)
-    assert list(stage.versions.newcomers) == ["canary"]
+    assert list(stage.versions.candidates) == ["canary"]
 
 
 def test_wanting_a_reload_often_is_wanting_it_once(root: Path) -> None:
@@ -212,7 +212,7 @@ def test_wanting_a_reload_often_is_wanting_it_once(root: Path) -> None:
     stage = Stage(root)
     load, broken = stage.load, [True]
 
-    def sometimes(directory: str) -> ServedModel:
+    def sometimes(directory: str) -> LoadedModel:
         asked.append(directory)
         if broken[0]:
             raise NotFound("there is no bundle one")
@@ -222,10 +222,10 @@ def test_wanting_a_reload_often_is_wanting_it_once(root: Path) -> None:
         stage.load = sometimes
         watching = asyncio.create_task(stage.rollout.watch())
         for _ in range(5):
-            stage.rollout.want_reload()
+            stage.rollout.request_reload()
         await until(lambda: stage.count("reloads_total", result="failed") == 1)
         broken[0] = False
-        stage.rollout.want_reload()
+        stage.rollout.request_reload()
         await until(lambda: stage.count("reloads_total", result="done") == 1)
         watching.cancel()
 

@@ -238,10 +238,10 @@ def test_a_score_that_is_not_finite_is_not_remembered(remembering: Shop) -> None
     remembering.session.nonfinite = lambda row: True  # noqa: ARG005 - whatever the row is
     broken = remembering.rank(TEXTS)
     remembering.session.nonfinite = lambda row: False  # noqa: ARG005 - as above
-    mended = remembering.rank(TEXTS)
+    normalized = remembering.rank(TEXTS)
 
     assert ("nonfinite", 0.0) == (broken["degraded"], broken["coverage"])
-    assert (None, 1.0) == (mended["degraded"], mended["coverage"])
+    assert (None, 1.0) == (normalized["degraded"], normalized["coverage"])
 
 
 @pytest.mark.parametrize(

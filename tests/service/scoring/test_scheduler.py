@@ -6,7 +6,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from service.scoring.entry import WORTHWHILE_TOKENS, Entry, Run, Tokenize
+from service.scoring.queue_entry import WORTHWHILE_TOKENS, QueueEntry, Run, Tokenize
 from service.scoring.scheduler import MAX_RUN_TOKENS, Scheduler
 
 WEIGHTS = {"default": 1.0, "web": 3.0}
@@ -17,12 +17,12 @@ def _seconds(tokens: int, rows: int) -> float:
     return 1e-4 * tokens + 1e-4 * rows + 1e-3
 
 
-def _entry(name: str, level: int = 0, tenant: str = "default", **changes: object) -> Entry[str]:
+def _entry(name: str, level: int = 0, tenant: str = "default", **changes: object) -> QueueEntry[str]:
     told = {"deadline_s": LATER_S, "cost_s": 0.01, "model": "m", "seconds": _seconds} | changes
-    return Entry(owner=name, level=level, tenant=tenant, **told)  # type: ignore[arg-type]
+    return QueueEntry(owner=name, level=level, tenant=tenant, **told)  # type: ignore[arg-type]
 
 
-def _queued(scheduler: Scheduler[str], entry: Entry[str], lengths: list[int]) -> Entry[str]:
+def _queued(scheduler: Scheduler[str], entry: QueueEntry[str], lengths: list[int]) -> QueueEntry[str]:
     """Queue a request and have it tokenized."""
     scheduler.add(entry)
     task = scheduler.next(0.0)
@@ -193,9 +193,9 @@ class AgainstAnOracle(RuleBasedStateMachine):
         super().__init__()
         self.scheduler = Scheduler[str](2, WEIGHTS, 3)
         self.now_s = 0.0
-        self.owed: dict[Entry[str], set[int]] = {}
-        self.lengths: dict[Entry[str], list[int]] = {}
-        self.away: list[Entry[str]] = []
+        self.owed: dict[QueueEntry[str], set[int]] = {}
+        self.lengths: dict[QueueEntry[str], list[int]] = {}
+        self.away: list[QueueEntry[str]] = []
         self.running: list[Run[str]] = []
 
     @rule(
@@ -252,7 +252,7 @@ class AgainstAnOracle(RuleBasedStateMachine):
         if data.draw(st.booleans()):
             self.scheduler.tokenized(entry, self.lengths[entry])
         else:
-            self.scheduler.untokenized(entry)
+            self.scheduler.tokenization_failed(entry)
             assert entry.is_over
 
     @precondition(lambda self: self.running)
@@ -262,7 +262,7 @@ class AgainstAnOracle(RuleBasedStateMachine):
         run = self.running.pop(data.draw(st.integers(0, len(self.running) - 1)))
         self.scheduler.done(run)
         if run.rows > 1 and data.draw(st.booleans()):
-            singles = self.scheduler.one_by_one(run)
+            singles = self.scheduler.split_failed(run)
             assert all(single.rows == 1 for single in singles)
             self.running += singles
 

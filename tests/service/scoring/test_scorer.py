@@ -12,10 +12,10 @@ import pytest
 from numpy.typing import NDArray
 
 from bundle import Product
-from service.domain.budget import ANYBODY
+from service.domain.budget import DEFAULT_TENANT
 from service.domain.ranking import LEAST, Ranking
 from service.errors import Reason, Refused
-from service.scoring.entry import Entry
+from service.scoring.queue_entry import QueueEntry
 from service.scoring.scorer import HEADROOM
 from service.telemetry.metrics import Metrics
 from tests.service.support import WAIT_S, Bench, FakeSession, fake_bench, terms, until
@@ -46,7 +46,7 @@ def _rank(bench: Bench, products: list[Product] = PRODUCTS) -> Ranking:
 
 
 def _by_index(ranking: Ranking) -> dict[int, tuple[float, str | None]]:
-    return {place.index: (place.score, place.label) for place in ranking.places}
+    return {place.index: (place.score, place.label) for place in ranking.products}
 
 
 def _row_of(root: Path, index: int) -> Callable[[NDArray[np.int64]], bool]:
@@ -92,8 +92,8 @@ def test_a_measured_ranking_is_the_same_and_tells_more(tiny_bundle: Path) -> Non
 
     plain, measured = _with(bench, work)
 
-    assert (plain.places, plain.tokens, plain.truncated) == (
-        measured.places,
+    assert (plain.products, plain.tokens, plain.truncated) == (
+        measured.products,
         measured.tokens,
         measured.truncated,
     )
@@ -116,7 +116,7 @@ def test_no_products_are_measured_without_a_run(tiny_bundle: Path) -> None:
 
     ((query, products),) = ranking.uses
     assert (2, []) == (query.tokens, products)
-    assert not ranking.places
+    assert not ranking.products
     assert session.runs == []
 
 
@@ -126,7 +126,11 @@ def test_a_nonfinite_logit_costs_its_own_row_only(tiny_bundle: Path) -> None:
     ranking = _rank(fake_bench(tiny_bundle, FakeSession(nonfinite=_row_of(tiny_bundle, 5))))
 
     assert {**clean, 5: (LEAST / 2, None)} == _by_index(ranking)
-    assert (1, "nonfinite", 5) == (ranking.unscored.total, ranking.unscored.reason, ranking.places[-1].index)
+    assert (1, "nonfinite", 5) == (
+        ranking.unscored.total,
+        ranking.unscored.reason,
+        ranking.products[-1].index,
+    )
 
 
 def test_a_poison_row_costs_itself_only(tiny_bundle: Path) -> None:
@@ -164,8 +168,8 @@ def test_a_dead_engine_still_ends_every_call(tiny_bundle: Path) -> None:
         return [await bench.rank([("red shoe", PRODUCTS)]) for _ in range(20)]
 
     for ranking in _with(bench, work):
-        assert list(range(len(PRODUCTS))) == [place.index for place in ranking.places]
-        assert {None} == {place.label for place in ranking.places}
+        assert list(range(len(PRODUCTS))) == [place.index for place in ranking.products]
+        assert {None} == {place.label for place in ranking.products}
 
 
 def test_logits_of_a_wrong_shape_are_an_engine_failure(tiny_bundle: Path) -> None:
@@ -214,14 +218,14 @@ def test_a_failing_encoder_is_told_to_the_caller(tiny_bundle: Path, monkeypatch:
                 await bench.rank([("red shoe", PRODUCTS)])
         return await bench.rank([("red shoe", PRODUCTS)])
 
-    assert len(_with(bench, work).places) == len(PRODUCTS)
+    assert len(_with(bench, work).products) == len(PRODUCTS)
 
 
 def test_a_failing_ranking_is_told_to_the_caller(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An error after the engine is not taken for the engine's: the call raises instead of computing again."""
     session = FakeSession()
     bench = fake_bench(tiny_bundle, session)
-    monkeypatch.setattr("service.scoring.call.rank_places", lambda *_: 1 / 0)
+    monkeypatch.setattr("service.scoring.job.rank_products", lambda *_: 1 / 0)
 
     with pytest.raises(ZeroDivisionError):
         _rank(bench, PRODUCTS[:1])
@@ -257,10 +261,10 @@ def test_a_part_that_is_not_worth_its_answer_is_not_begun(
 ) -> None:
     """Behind others, what fits of a list is begun if it takes 40 ms of a worker or is all of it."""
     bench = fake_bench(tiny_bundle, FakeSession())
-    waiting = Entry[Any](object(), bench.model, 0, ANYBODY, 1e12, 0.1, lambda *_: 0.1)
+    waiting = QueueEntry[Any](object(), bench.model, 0, DEFAULT_TENANT, 1e12, 0.1, lambda *_: 0.1)
     bench.pool.submit(waiting)  # nobody starts it
 
-    count, _ = bench.scorer._admit([each_s] * 50, terms(), HEADROOM * available_s)
+    count, _ = bench.scorer._plan_admission([each_s] * 50, terms(), HEADROOM * available_s)
 
     assert count == admitted
 
@@ -269,7 +273,7 @@ def test_alone_any_part_is_begun(tiny_bundle: Path) -> None:
     """With nothing before it a list gets what its budget allows, were it one document."""
     bench = fake_bench(tiny_bundle, FakeSession())
 
-    count, _ = bench.scorer._admit([0.001] * 50, terms(), 0.0015)
+    count, _ = bench.scorer._plan_admission([0.001] * 50, terms(), 0.0015)
 
     assert count == 1
 
@@ -289,7 +293,7 @@ def test_a_prediction_that_is_too_high_is_doubted(tiny_bundle: Path, monkeypatch
         with pytest.raises(Refused) as refused:
             await ask()
         assert refused.value.reason is Reason.DEADLINE
-        monkeypatch.setattr("service.scoring.scorer.DOUBT_S", 0.0)
+        monkeypatch.setattr("service.scoring.scorer.STALE_AFTER_S", 0.0)
         return await ask()
 
     ranking = _with(bench, work)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from service.domain.budget import ANYBODY
+from service.domain.budget import DEFAULT_TENANT
 from service.scoring.worker import WorkerPool
 from tests.service.support import WAIT_S
 
@@ -65,7 +65,9 @@ class Shop:
 def _shop(workers: int) -> Shop:
     errors: list[Exception] = []
     drops: list[None] = []
-    pool = WorkerPool(workers, {ANYBODY: 1.0}, on_drop=lambda: drops.append(None), on_error=errors.append)
+    pool = WorkerPool(
+        workers, {DEFAULT_TENANT: 1.0}, on_drop=lambda: drops.append(None), on_error=errors.append
+    )
     pool.start()
     return Shop(pool, errors, drops)
 
@@ -152,7 +154,7 @@ def test_a_worker_stays_on_its_cpu() -> None:
     """A worker that was given a CPU runs there alone, one that was given none runs wherever it may."""
     allowed = os.sched_getaffinity(0)
     for cpus, expected in (((max(allowed),), {max(allowed)}), ((), allowed)):
-        pool = WorkerPool(1, {ANYBODY: 1.0}, on_drop=lambda: None, on_error=lambda _: None, cpus=cpus)
+        pool = WorkerPool(1, {DEFAULT_TENANT: 1.0}, on_drop=lambda: None, on_error=lambda _: None, cpus=cpus)
         before = set(threading.enumerate())  # other tests' applications have workers as well
         pool.start()
         (thread,) = set(threading.enumerate()) - before

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from service.telemetry.logs import LINES, Queued, configure_logs, dropped_lines, event
+from service.telemetry.logs import LINES, QueuedHandler, configure_logs, dropped_lines, event
 from tests.service.support import ROOT, WAIT_S
 
 SHORT_S = 0.2
@@ -55,7 +55,7 @@ def _shown(capfd: pytest.CaptureFixture[str]) -> str:
     return capfd.readouterr().err
 
 
-def put(lines: Queued, line: str) -> None:
+def put(lines: QueuedHandler, line: str) -> None:
     """Hand over a line as a logger does."""
     lines.handle(logging.makeLogRecord({"msg": line}))
 
@@ -104,7 +104,7 @@ def test_a_librarys_traceback_is_left_out(capfd: pytest.CaptureFixture[str]) -> 
 def test_a_full_pipe_stops_nobody(full_pipe: tuple[int, int]) -> None:
     """While nobody reads, lines are put in no time, kept up to a bound, and dropped and counted beyond it."""
     reader, writer = full_pipe
-    lines = Queued(lambda data: os.write(writer, data), lines=100)
+    lines = QueuedHandler(lambda data: os.write(writer, data), lines=100)
     began_s = time.monotonic()
     for number in range(2_000):
         put(lines, f"{number}")
@@ -146,7 +146,7 @@ def test_what_is_written_in_part_is_written_on() -> None:
         taken.extend(data[:3])
         return len(data[:3])
 
-    lines = Queued(write)
+    lines = QueuedHandler(write)
     put(lines, "a line")
     put(lines, "another\ud800")
 
@@ -162,7 +162,7 @@ def test_a_reader_that_has_gone_is_no_error() -> None:
     def write(data: bytes) -> int:
         raise BrokenPipeError(len(data))
 
-    lines = Queued(write)
+    lines = QueuedHandler(write)
     put(lines, "lost")
     assert lines.drain(WAIT_S)
     put(lines, "lost too")
@@ -181,7 +181,7 @@ def test_the_end_comes_after_the_lines() -> None:
         taken.extend(data)
         return len(data)
 
-    lines = Queued(write)
+    lines = QueuedHandler(write)
     for number in range(1_000):
         put(lines, f"{number}")
     lines.close()

@@ -5,7 +5,6 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from bundle import Bundle
-from service.engine.model import ServedModel
 from service.telemetry.drift import Drift
 from service.telemetry.meters import ROLES
 from service.telemetry.served import Served, ServedModels
@@ -20,7 +19,7 @@ def served(role: str, bundle: str = "0", *, referenced: bool = True) -> Served:
     """The tiny bundle in a role."""
     told = manifest() if referenced else tiny_manifest(FILES)
     told = told.model_copy(update={"version": f"1.0.{bundle}"})
-    return Served(role, ServedModel(Bundle(told, FILES, bundle), "fp32", "cpu", []), Drift(told))
+    return Served(role, Bundle(told, FILES, bundle), "fp32", "cpu", Drift(told))
 
 
 @pytest.fixture

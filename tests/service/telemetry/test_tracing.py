@@ -23,7 +23,7 @@ from service.app.application import build_app
 from service.rollout.versions import Version, Versions
 from service.settings import Settings, SettingsError
 from service.telemetry.metrics import Metrics
-from service.telemetry.tracing import QUEUED_SPANS, Span, Tracing, end_to_end, open_tracing
+from service.telemetry.tracing import QUEUED_SPANS, Span, Tracing, open_tracing, stage_spans
 from tests.service.support import JSON, ROOT, WAIT_S, FakeSession, Served, exchange, fake_bench
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -111,7 +111,7 @@ def record(tracing: Tracing, traceparent: str | None = None, **headers: str) -> 
         headers["traceparent"] = traceparent
     began_s = time.monotonic() - sum(TIMES.values())
     whole: Span = ("POST /v1/rerank", began_s, began_s + sum(TIMES.values()))
-    return tracing.record(headers, whole, end_to_end(began_s, TIMES), FACTS)
+    return tracing.record(headers, whole, stage_spans(began_s, TIMES), FACTS)
 
 
 def test_a_request_arrives_with_its_stages(receiver: Receiver) -> None:
@@ -264,7 +264,7 @@ def test_an_endpoint_is_a_url(url: str) -> None:
 
 def test_stages_that_were_not_measured_are_left_out() -> None:
     """An answer from the cache has no stage between parsing and responding."""
-    assert [name for name, _, _ in end_to_end(0.0, {"respond": 1.0, "parse": 1.0})] == ["parse", "respond"]
+    assert [name for name, _, _ in stage_spans(0.0, {"respond": 1.0, "parse": 1.0})] == ["parse", "respond"]
 
 
 def test_a_ranked_request_can_be_found_by_its_id(receiver: Receiver, tiny_bundle: Path) -> None:

@@ -1,4 +1,4 @@
-"""Tests of service/rollout/opinions.py: what is asked of whom, on a ranker of ours, and whole canaries on real engines."""
+"""Tests of service/rollout/comparer.py: what is asked of whom, on a ranker of ours, and whole canaries on real engines."""
 
 import asyncio
 import time
@@ -11,30 +11,30 @@ import pytest
 
 from bundle import Product, read_bundle
 from service import create_app
-from service.domain.budget import ANYBODY, Terms
-from service.domain.ranking import Place, Ranking, Unscored
+from service.domain.budget import DEFAULT_TENANT, Terms
+from service.domain.ranking import RankedProduct, Ranking, Unscored
 from service.engine.cost import CostModel
-from service.engine.model import ServedModel
+from service.engine.model import LoadedModel
 from service.errors import Reason, Refused
-from service.rollout.opinions import (
+from service.rollout.comparer import (
     BUSY_S,
-    MOST_PRODUCTS,
-    MOST_TASKS,
-    PATIENCE_S,
+    MAX_PRODUCTS,
+    MAX_TASKS,
+    MAX_WAIT_S,
     PIECE,
-    SecondOpinions,
+    ModelComparer,
     scores_of,
 )
-from service.rollout.rollout import LEAST_DOCUMENTS, LEAST_LISTS, Fault, takes_part
-from service.rollout.versions import Newcomer, NewcomerRole, Version, Versions
-from service.scoring.ranker import AskedGroups
+from service.rollout.trial import MIN_DOCUMENTS, MIN_LISTS, AbortReason, is_sampled
+from service.rollout.versions import Candidate, CandidateRole, Version, Versions
+from service.scoring.ranker import RequestedGroups
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 from tests.service.support import JSON, WAIT_S, Served, exchange, until
 from tests.tiny import WORDS, build_tiny
 
 LIST = [Product(title=f"{place}") for place in range(20)]
-GROUPS: AskedGroups = [("mug", LIST)]
+GROUPS: RequestedGroups = [("mug", LIST)]
 NAMES = ("one", "two", "three")
 
 
@@ -49,7 +49,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def ranking(scores: Sequence[float | None], **unscored: int) -> Ranking:
     """A ranking of these scores, in the order of the request."""
-    places = [Place(index, score or 0.0, score and "exact") for index, score in enumerate(scores)]  # type: ignore[arg-type]
+    places = [RankedProduct(index, score or 0.0, score and "exact") for index, score in enumerate(scores)]  # type: ignore[arg-type]
     logits = np.array([np.nan if score is None else score for score in scores], np.float32)
     return Ranking(tuple(places), logits=logits, unscored=Unscored(**unscored), rows=len(scores), tokens=99)
 
@@ -61,21 +61,21 @@ class Fleet:
     """One stable model and newcomers, and a ranker that notes what it is asked and scores a product by its title."""
 
     def __init__(self, root: Path, *, canary: float = 0.0, shadow: float = 0.0, **settings: float) -> None:
-        models = [ServedModel(read_bundle(root, name), "fp32", "cpu", []) for name in NAMES]
+        models = [LoadedModel(read_bundle(root, name), "fp32", "cpu", []) for name in NAMES]
         self.stable, self.canary, self.shadow = (Version(model) for model in models)
         self.versions = Versions(self.stable)
         for role, version, share in (("canary", self.canary, canary), ("shadow", self.shadow, shadow)):
             if share:
-                self.versions.admit(cast("NewcomerRole", role), Newcomer(version, share))
+                self.versions.admit(cast("CandidateRole", role), Candidate(version, share))
         self.metrics = Metrics()
-        self.asked: list[tuple[ServedModel, AskedGroups, Terms]] = []
+        self.asked: list[tuple[LoadedModel, RequestedGroups, Terms]] = []
         self.backlog_s = 0.0
-        self.ended: list[Fault] = []
+        self.ended: list[AbortReason] = []
         self.gate: asyncio.Event | None = None
         self.fails: Exception | None = None
         self.turned = False
         told = Settings(**{"canary_compared": 1.0} | settings)  # type: ignore[arg-type]
-        self.opinions = SecondOpinions(
+        self.comparer = ModelComparer(
             told,
             self.versions,
             self.metrics,
@@ -84,7 +84,7 @@ class Fleet:
             end_canary=self.end,
         )
 
-    async def rank(self, model: ServedModel, groups: AskedGroups, terms: Terms) -> Ranking:
+    async def rank(self, model: LoadedModel, groups: RequestedGroups, terms: Terms) -> Ranking:
         """Score each product by its title, or the other way round."""
         self.asked.append((model, groups, terms))
         if self.gate is not None:
@@ -95,9 +95,9 @@ class Fleet:
         found = [int(product.title) / 20 for product in products if isinstance(product, Product)]
         return ranking([0.999 - score if self.turned else score for score in found])
 
-    def end(self, fault: Fault) -> None:
+    def end(self, reason: AbortReason) -> None:
         """Take the canary out."""
-        self.ended.append(fault)
+        self.ended.append(reason)
         self.versions.dismiss("canary")
 
     def lists(self, role: str) -> float | None:
@@ -110,7 +110,7 @@ class Fleet:
 
     async def settle(self) -> None:
         """Wait until no second opinion is under way."""
-        await until(lambda: not self.opinions._tasks)
+        await until(lambda: not self.comparer._tasks)
 
 
 def run(work: Callable[[], Awaitable[None]]) -> None:
@@ -127,7 +127,7 @@ def answers(fleet: Fleet, version: Version, times: int = 1, told: Ranking = UP) 
 
     async def work() -> None:
         for _ in range(times):
-            fleet.opinions.answered(version, GROUPS, told)
+            fleet.comparer.observe(version, GROUPS, told)
             await fleet.settle()
 
     run(work)
@@ -143,8 +143,8 @@ def test_the_stable_model_looks_at_a_canarys_list(root: Path) -> None:
     assert LIST == [product for products in pieces for product in products]
     assert max(map(len, pieces)) == PIECE
     for _, _, terms in fleet.asked:
-        assert (terms.priority, terms.on_failure, terms.tenant) == ("offline", "error", ANYBODY)
-        assert 0 < terms.deadline_s - time.monotonic() <= PATIENCE_S
+        assert (terms.priority, terms.on_failure, terms.tenant) == ("offline", "error", DEFAULT_TENANT)
+        assert 0 < terms.deadline_s - time.monotonic() <= MAX_WAIT_S
     assert (1, 0) == (fleet.lists("canary"), fleet.lists("shadow"))
     assert (1.0, pytest.approx(1.0)) == (
         fleet.gauge("overlap_at_10", "canary"),
@@ -172,7 +172,7 @@ def test_shares_are_kept(root: Path) -> None:
     async def work() -> None:
         for query in queries:
             for version in (fleet.canary, fleet.stable):
-                fleet.opinions.answered(version, [(query, LIST[:2])], ranking([0.1, 0.2]))
+                fleet.comparer.observe(version, [(query, LIST[:2])], ranking([0.1, 0.2]))
                 await fleet.settle()
 
     run(work)
@@ -180,18 +180,18 @@ def test_shares_are_kept(root: Path) -> None:
     for model, ((query, _),), _ in fleet.asked:
         asked[fleet.stable if model is fleet.stable.model else fleet.shadow].append(query)
 
-    assert asked[fleet.shadow] == [query for query in queries if takes_part(query, 0.3, "shadow")]
-    assert asked[fleet.stable] == [query for query in queries if takes_part(query, 0.6, "compared")]
+    assert asked[fleet.shadow] == [query for query in queries if is_sampled(query, 0.3, "shadow")]
+    assert asked[fleet.stable] == [query for query in queries if is_sampled(query, 0.6, "compared")]
 
 
 def test_a_canary_that_ranks_otherwise_is_taken_out(root: Path) -> None:
     """After as many lists as it takes, and not one before, a canary with the reverse order goes; one that agrees stays."""
     bad, good = Fleet(root, canary=0.5), Fleet(root, canary=0.5)
     bad.turned = True
-    answers(bad, bad.canary, LEAST_LISTS - 1)
+    answers(bad, bad.canary, MIN_LISTS - 1)
     assert not bad.ended
     answers(bad, bad.canary)
-    answers(good, good.canary, LEAST_LISTS + 5)
+    answers(good, good.canary, MIN_LISTS + 5)
 
     assert (["disagreeing"], []) == (bad.ended, good.ended)
     assert bad.gauge("kendall_tau", "canary") == pytest.approx(-1.0)
@@ -202,10 +202,10 @@ def test_a_canary_that_fails_is_taken_out(root: Path) -> None:
     broken = ranking([None] * 20, engine=10, nonfinite=10)
     late = ranking([None] * 20, deadline=20)
     fleet, like, slow = (Fleet(root, canary=0.5) for _ in range(3))
-    answers(fleet, fleet.canary, LEAST_DOCUMENTS // 20, broken)
-    answers(like, like.stable, LEAST_DOCUMENTS // 20, broken)
-    answers(like, like.canary, LEAST_DOCUMENTS // 20, broken)
-    answers(slow, slow.canary, LEAST_DOCUMENTS // 20, late)
+    answers(fleet, fleet.canary, MIN_DOCUMENTS // 20, broken)
+    answers(like, like.stable, MIN_DOCUMENTS // 20, broken)
+    answers(like, like.canary, MIN_DOCUMENTS // 20, broken)
+    answers(slow, slow.canary, MIN_DOCUMENTS // 20, late)
 
     assert (["failing"], [], []) == (fleet.ended, like.ended, slow.ended)
 
@@ -221,7 +221,7 @@ def test_a_canary_that_is_slow_is_taken_out(root: Path) -> None:
         fleet = Fleet(root, canary=0.5, canary_compared=0.0, canary_slowdown=slowdown)
         learn(fleet.stable.model.costs, 1e-5)
         learn(fleet.canary.model.costs, 3e-5)
-        answers(fleet, fleet.canary, LEAST_LISTS)
+        answers(fleet, fleet.canary, MIN_LISTS)
         assert fleet.ended == expected
 
 
@@ -235,7 +235,7 @@ def test_nothing_is_added_to_much(root: Path) -> None:
 
     async def work() -> None:
         fleet.gate = asyncio.Event()
-        fleet.opinions.answered(fleet.stable, GROUPS, UP)
+        fleet.comparer.observe(fleet.stable, GROUPS, UP)
         await until(lambda: len(fleet.asked) == 1)
         fleet.backlog_s = 2 * BUSY_S
         fleet.gate.set()
@@ -267,11 +267,11 @@ def test_only_a_few_are_under_way(root: Path) -> None:
 
     async def work() -> None:
         fleet.gate = asyncio.Event()
-        for _ in range(10 * MOST_TASKS):
-            fleet.opinions.answered(fleet.stable, GROUPS, UP)
-        await until(lambda: len(fleet.asked) == MOST_TASKS)
-        assert len(fleet.opinions._tasks) == MOST_TASKS
-        fleet.opinions.close()
+        for _ in range(10 * MAX_TASKS):
+            fleet.comparer.observe(fleet.stable, GROUPS, UP)
+        await until(lambda: len(fleet.asked) == MAX_TASKS)
+        assert len(fleet.comparer._tasks) == MAX_TASKS
+        fleet.comparer.close()
         await fleet.settle()
 
     run(work)
@@ -282,16 +282,16 @@ def test_only_a_few_are_under_way(root: Path) -> None:
 def test_a_long_list_is_looked_at_in_part(root: Path) -> None:
     """Only the first products of a long list are compared, so that comparing does not take long."""
     fleet = Fleet(root, shadow=1.0)
-    count = 3 * MOST_PRODUCTS
+    count = 3 * MAX_PRODUCTS
 
     async def work() -> None:
         products = [Product(title=f"{place % 20}") for place in range(count)]
-        fleet.opinions.answered(fleet.stable, [("mug", products)], ranking([0.1] * count))
+        fleet.comparer.observe(fleet.stable, [("mug", products)], ranking([0.1] * count))
         await fleet.settle()
 
     run(work)
 
-    assert sum(len(products) for _, ((_, products),), _ in fleet.asked) == MOST_PRODUCTS
+    assert sum(len(products) for _, ((_, products),), _ in fleet.asked) == MAX_PRODUCTS
     assert fleet.lists("shadow") == 1
 
 
@@ -301,8 +301,8 @@ def test_what_has_no_order_is_not_looked_at(root: Path, products: int) -> None:
     fleet = Fleet(root, shadow=1.0)
 
     async def work() -> None:
-        fleet.opinions.answered(fleet.stable, [("mug", LIST[:products])], ranking([0.5] * products))
-        fleet.opinions.answered(fleet.stable, [("mug", LIST[:1]), ("cup", LIST[:1])], ranking([0.5, 0.6]))
+        fleet.comparer.observe(fleet.stable, [("mug", LIST[:products])], ranking([0.5] * products))
+        fleet.comparer.observe(fleet.stable, [("mug", LIST[:1]), ("cup", LIST[:1])], ranking([0.5, 0.6]))
         await fleet.settle()
 
     run(work)
@@ -316,12 +316,12 @@ def test_a_newcomer_that_has_gone_is_told_of_no_more(root: Path) -> None:
 
     async def work() -> None:
         fleet.gate = asyncio.Event()
-        fleet.opinions.answered(fleet.stable, GROUPS, UP)
+        fleet.comparer.observe(fleet.stable, GROUPS, UP)
         await until(lambda: len(fleet.asked) == 1)
         fleet.versions.dismiss("shadow")
         fleet.gate.set()
         await fleet.settle()
-        fleet.opinions.answered(fleet.stable, GROUPS, UP)
+        fleet.comparer.observe(fleet.stable, GROUPS, UP)
 
     run(work)
 
@@ -331,7 +331,7 @@ def test_a_newcomer_that_has_gone_is_told_of_no_more(root: Path) -> None:
 
 def test_scores_are_in_the_order_of_the_request() -> None:
     """The scores of a ranking, best first, are put back in their places; what has none is NaN."""
-    places = (Place(2, 0.9, "exact"), Place(0, 0.5, "exact"), Place(1, 5e-7, None))
+    places = (RankedProduct(2, 0.9, "exact"), RankedProduct(0, 0.5, "exact"), RankedProduct(1, 5e-7, None))
 
     np.testing.assert_array_equal(scores_of(Ranking(places)), [0.5, np.nan, 0.9])
 
@@ -344,26 +344,26 @@ def _ask(served: Served, number: int) -> str:
     return str(answer.json["bundle"])
 
 
-@pytest.mark.parametrize(("newcomer", "stays"), [("two", True), ("three", False)])
-def test_a_bad_canary_aborts_itself(root: Path, newcomer: str, stays: bool) -> None:  # noqa: FBT001 - a table
+@pytest.mark.parametrize(("candidate", "stays"), [("two", True), ("three", False)])
+def test_a_bad_canary_aborts_itself(root: Path, candidate: str, stays: bool) -> None:  # noqa: FBT001 - a table
     """On real engines a canary that turns the order round is gone after a while, and one of equal weights is not."""
     settings = Settings(
         models_root=root, bundle="one", workers=2, cache_bytes=0, canary_compared=1.0, canary_slowdown=1_000
     )
     with Served(create_app(settings)) as served:
-        body = f'{{"bundle": "{newcomer}", "share": 1.0}}'.encode()
+        body = f'{{"bundle": "{candidate}", "share": 1.0}}'.encode()
         assert served.run(exchange(served.app.state.admin, "POST", "/admin/canary", body, JSON)).status == 200
         lists = {"role": "canary"}
         number = 0
         while (
-            served.metric("shelfrank_canary_lists_total", **lists) < LEAST_LISTS
+            served.metric("shelfrank_canary_lists_total", **lists) < MIN_LISTS
             and not served.metric("shelfrank_canary_aborts_total")
-            and number < 20 * LEAST_LISTS
+            and number < 20 * MIN_LISTS
         ):
             _ask(served, number)
             number += 1
         bundle = _ask(served, number)
 
-        assert served.metric("shelfrank_canary_lists_total", **lists) >= LEAST_LISTS
+        assert served.metric("shelfrank_canary_lists_total", **lists) >= MIN_LISTS
         assert served.metric("shelfrank_canary_aborts_total") == (0 if stays else 1)
-        assert bundle == read_bundle(root, newcomer if stays else "one").id
+        assert bundle == read_bundle(root, candidate if stays else "one").id

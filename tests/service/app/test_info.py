@@ -1,4 +1,4 @@
-"""Tests of service/app/about.py, through ASGI with the real tiny bundle."""
+"""Tests of service/app/info.py, through ASGI with the real tiny bundle."""
 
 import time
 from pathlib import Path

@@ -9,41 +9,16 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from enum import Enum
-from typing import Final, Protocol
+from typing import Final
 
+from service.process.lifecycle import WorkerHealth
+from service.scoring.worker import WorkerPool
 from service.telemetry.logs import event
 from service.telemetry.metrics import Metrics
 
 LOOK_EVERY_S: Final = 0.25
-STOPPED_S: Final = 2.0  # a process that was itself stopped for so long judges nobody by the clock just then
+STOPPED_S: Final = 2.0  # after a pause of the whole process the clock says nothing about workers
 _LAGS_KEPT: Final = 60  # at four looks a second, the last 15 s
-
-
-class Verdict(Enum):
-    """How the workers are."""
-
-    WELL = "well"
-    DEAD = "worker_dead"
-    STUCK = "worker_stuck"
-
-
-class Watched(Protocol):
-    """What the watchdog wants to know of the workers."""
-
-    @property
-    def size(self) -> int:
-        """Number of threads when all is well."""
-        ...
-
-    @property
-    def alive(self) -> int:
-        """Number of threads that run now."""
-        ...
-
-    def busy_since(self) -> Sequence[float | None]:
-        """Since when each thread has been at its task, in monotonic seconds; None for an idle one."""
-        ...
 
 
 def count_stuck(busy_since_s: Sequence[float | None], now_s: float, limit_s: float) -> int:
@@ -51,23 +26,27 @@ def count_stuck(busy_since_s: Sequence[float | None], now_s: float, limit_s: flo
     return sum(since_s is not None and now_s - since_s > limit_s for since_s in busy_since_s)
 
 
-def judge(workers: Watched, now_s: float, limit_s: float) -> Verdict:
+def check_workers(workers: WorkerPool, now_s: float, limit_s: float) -> WorkerHealth:
     """PURE. Say how the workers are; a stuck one weighs more than a dead one, as only a restart frees it."""
     if count_stuck(workers.busy_since(), now_s, limit_s):
-        return Verdict.STUCK
-    return Verdict.WELL if workers.alive == workers.size else Verdict.DEAD
+        return WorkerHealth.STUCK
+    return WorkerHealth.HEALTHY if workers.alive == workers.size else WorkerHealth.DEAD
 
 
 class Watchdog:
     """Judges the workers whenever it is asked, and of itself a few times a second."""
 
     def __init__(
-        self, workers: Watched, limit_s: float, metrics: Metrics, clock: Callable[[], float] = time.monotonic
+        self,
+        workers: WorkerPool,
+        limit_s: float,
+        metrics: Metrics,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._workers = workers
         self._limit_s = limit_s
         self._clock = clock
-        self._told = Verdict.WELL
+        self._reported = WorkerHealth.HEALTHY
         self._lags_s: deque[float] = deque([0.0], maxlen=_LAGS_KEPT)
         metrics.loop_lag.set_function(lambda: max(self._lags_s))
         metrics.stuck_workers.set_function(
@@ -75,12 +54,12 @@ class Watchdog:
         )
 
     @property
-    def verdict(self) -> Verdict:
+    def worker_health(self) -> WorkerHealth:
         """How the workers are now."""
-        return judge(self._workers, self._clock(), self._limit_s)
+        return check_workers(self._workers, self._clock(), self._limit_s)
 
     async def watch(self, on_stuck: Callable[[], None]) -> None:
-        """Look for ever; tell the log of each change, and `on_stuck` of a thread that hangs."""
+        """Watch for ever; log each change, and call `on_stuck` when a thread hangs."""
         while True:
             asked_s = self._clock()
             await asyncio.sleep(LOOK_EVERY_S)
@@ -89,13 +68,13 @@ class Watchdog:
     def look(self, lag_s: float, on_stuck: Callable[[], None]) -> None:
         """Look once, so much later than was asked for."""
         self._lags_s.append(max(0.0, lag_s))
-        verdict = self.verdict
-        if verdict is self._told or lag_s > STOPPED_S:
+        worker_health = self.worker_health
+        if worker_health is self._reported or lag_s > STOPPED_S:
             return
-        self._told = verdict
-        if verdict is Verdict.WELL:
+        self._reported = worker_health
+        if worker_health is WorkerHealth.HEALTHY:
             event("workers_well")
             return
-        event(verdict.value, logging.ERROR, alive=self._workers.alive, size=self._workers.size)
-        if verdict is Verdict.STUCK:
+        event(worker_health.value, logging.ERROR, alive=self._workers.alive, size=self._workers.size)
+        if worker_health is WorkerHealth.STUCK:
             on_stuck()

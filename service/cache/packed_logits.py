@@ -13,24 +13,24 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-Known = NDArray[np.float64]
+PackedLogits = NDArray[np.float64]
 _SPARE: Final = (1 << 28) - 1
 
 
-def with_use(logits: NDArray[np.float32], tokens: Sequence[int], cut: bytes) -> Known:
+def pack_usage(logits: NDArray[np.float32], tokens: Sequence[int], cut: bytes) -> PackedLogits:
     r"""Return logits [n] with the tokens of their pairs, below 2**27, and a byte for each, 1 if it was cut, else 0.
 
-    >>> with_use(np.float32([0.1]), [20], b"\1").astype(np.float32)
+    >>> pack_usage(np.float32([0.1]), [20], b"\1").astype(np.float32)
     array([0.1], dtype=float32)
     """
     use = np.array(tokens, np.int64) << 1 | np.frombuffer(cut, np.uint8)
     return (logits.astype(np.float64).view(np.int64) | use).view(np.float64)
 
 
-def uses(known: Sequence[float]) -> tuple[int, int]:
+def unpack_usage(known: Sequence[float]) -> tuple[int, int]:
     r"""Return the tokens of pairs, and how many of them were cut.
 
-    >>> uses(with_use(np.float32([0.1, -7]), [20, 30], b"\1\0").tolist())
+    >>> unpack_usage(pack_usage(np.float32([0.1, -7]), [20, 30], b"\1\0").tolist())
     (50, 1)
     """
     use = np.array(known, np.float64).view(np.int64) & _SPARE

@@ -1,4 +1,4 @@
-"""PURE. Who is answered by a newcomer, how far two models agree on a list, and when a canary has to go.
+"""PURE. Who is answered by a candidate, how far two models agree on a list, and when a canary has to go.
 
 Knows scores, shares and counts; does not know time, threads, texts' meaning or what a model is.
 Invariant: one query always goes the same way, at any larger share too; what is remembered has a bound.
@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
-Fault = Literal["failing", "slow", "disagreeing"]
+AbortReason = Literal["failing", "slow", "disagreeing"]
 """Why a canary is taken out: it leaves documents unscored, takes too long, or ranks otherwise."""
 
 TOP: Final = 10
 WINDOW: Final = 500  # lists, and answers of each model, that count
-LEAST_LISTS: Final = 50  # below so many nothing is said about speed and order
-LEAST_DOCUMENTS: Final = 200  # below so many nothing is said about failures
+MIN_LISTS: Final = 50  # below so many nothing is said about speed and order
+MIN_DOCUMENTS: Final = 200  # below so many nothing is said about failures
 MARGIN: Final = 0.01  # share of failed documents by which a canary may exceed the stable model
 
 
@@ -42,10 +42,10 @@ class Limits:
     most_slowdown: float
 
 
-def takes_part(key: str, share: float, salt: str = "") -> bool:
+def is_sampled(key: str, share: float, salt: str = "") -> bool:
     """Return whether a key is among a share of all keys; shares under different salts are independent.
 
-    >>> takes_part("red shoes", 1.0), takes_part("red shoes", 0.0)
+    >>> is_sampled("red shoes", 1.0), is_sampled("red shoes", 0.0)
     (True, False)
     """
     digest = blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8, salt=salt.encode()).digest()
@@ -109,7 +109,7 @@ def compare_scores(first: Floats, second: Floats) -> Agreement | None:
 
 
 @dataclass(slots=True)
-class Tally:
+class AnswerWindow:
     """The last answers of one model: how many documents each had, and on how many the model failed."""
 
     _answers: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=WINDOW))
@@ -136,10 +136,10 @@ class Tally:
 
 @dataclass(slots=True)
 class Trial:
-    """How a newcomer does beside the stable model: what each answered, and the lists that both ranked."""
+    """How a candidate does beside the stable model: what each answered, and the lists that both ranked."""
 
-    newcomer: Tally = field(default_factory=Tally)
-    stable: Tally = field(default_factory=Tally)
+    candidate: AnswerWindow = field(default_factory=AnswerWindow)
+    stable: AnswerWindow = field(default_factory=AnswerWindow)
     _lists: deque[Agreement] = field(default_factory=lambda: deque(maxlen=WINDOW))
 
     def compared(self, agreement: Agreement) -> None:
@@ -160,15 +160,15 @@ class Trial:
         return Agreement(*means.tolist())
 
 
-def judge(trial: Trial, slowdown: float, limits: Limits) -> Fault | None:
+def find_abort_reason(trial: Trial, slowdown: float, limits: Limits) -> AbortReason | None:
     """Say why a canary has to go, the gravest reason first, or None; `slowdown` is its time over the stable model's."""
-    canary = trial.newcomer
-    if canary.documents >= LEAST_DOCUMENTS and canary.failing > trial.stable.failing + MARGIN:
+    canary = trial.candidate
+    if canary.documents >= MIN_DOCUMENTS and canary.failing > trial.stable.failing + MARGIN:
         return "failing"
-    if canary.answers >= LEAST_LISTS and slowdown > limits.most_slowdown:
+    if canary.answers >= MIN_LISTS and slowdown > limits.most_slowdown:
         return "slow"
     mean = trial.agreement
-    if mean is not None and trial.lists >= LEAST_LISTS:
+    if mean is not None and trial.lists >= MIN_LISTS:
         agrees = mean.kendall_tau >= limits.least_tau and mean.overlap_at_10 >= limits.least_overlap
         return None if agrees else "disagreeing"
     return None

@@ -1,9 +1,9 @@
-"""PURE. Reads an odd request as what its sender meant: a number for a text, a list for one text, half a character.
+"""PURE. Normalizes a malformed request: numbers and lists in place of texts, nulls, lone surrogates.
 
 Knows JSON and the keys that hold documents and texts; does not know the types of any API, nor limits.
-Invariant: an object stays an object, its documents keep their places, and what is not odd is kept as it came.
+Invariant: an object stays an object, its documents keep their positions, and what is well-formed is kept as it came.
 
-All of it works on unread JSON, so that numbers are told as they were written, and a reader's own types decide later.
+All of it works on raw JSON, so that numbers keep their spelling, and the types of the API decide later.
 """
 
 import re
@@ -16,8 +16,8 @@ from msgspec import Raw
 from bundle import Product
 
 FIELDS: Final = frozenset(Product._fields)
-_SAYING: Final = FIELDS | {"id"}
-"""What a product says something by."""
+_IDENTIFYING: Final = FIELDS | {"id"}
+"""Fields of which a product needs at least one."""
 
 LISTS: Final = frozenset(
     {"documents", "texts", "products", "passages", "items", "queries", "text_1", "text_2", "data_1", "data_2"}
@@ -44,10 +44,10 @@ _ESCAPE: Final = re.compile(
 )
 
 
-def mend_surrogates(body: bytes) -> bytes:
+def replace_lone_surrogates(body: bytes) -> bytes:
     r"""Return a body in which every escape of half a surrogate pair is one of U+FFFD.
 
-    >>> print(mend_surrogates(rb'"\ud83d \ud83d\ude00 \\ud83d"').decode())
+    >>> print(replace_lone_surrogates(rb'"\ud83d \ud83d\ude00 \\ud83d"').decode())
     "\ufffd \ud83d\ude00 \\ud83d"
     """
     if _SURROGATE.search(body) is None:
@@ -55,10 +55,10 @@ def mend_surrogates(body: bytes) -> bytes:
     return _ESCAPE.sub(lambda found: rb"\ufffd" if found[1] else found[0], body)
 
 
-def mended(body: bytes, mend: Callable[[bytes], bytes] | None = None) -> bytes | None:
-    """Return a request in which all that is odd is mended; None if it comes out the same, or is no object."""
+def normalized(body: bytes, normalize: Callable[[bytes], bytes] | None = None) -> bytes | None:
+    """Return a request in normalized form; None if that is the same, or if it is no object."""
     try:
-        whole = (mend or mend_request)(mend_surrogates(body))
+        whole = (normalize or normalize_request)(replace_lone_surrogates(body))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
     return None if whole == body else whole
@@ -67,17 +67,17 @@ def mended(body: bytes, mend: Callable[[bytes], bytes] | None = None) -> bytes |
 def keys_of(body: bytes) -> list[str]:
     """Return the keys that a request gives; none if it cannot be read."""
     try:
-        return list(given_fields(mend_surrogates(body)))
+        return list(given_fields(replace_lone_surrogates(body)))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return []
 
 
-def mend_request(body: bytes) -> bytes:
+def normalize_request(body: bytes) -> bytes:
     """Return a request without its nulls, whose documents, query and options are what they stand for."""
     return msgspec.json.encode({name: _value(name, value) for name, value in given_fields(body).items()})
 
 
-def mend_product(body: bytes) -> bytes:
+def normalize_product(body: bytes) -> bytes:
     """Return a product whose fields are texts wherever they stand for some."""
     return msgspec.json.encode(_fields(_OBJECT.decode(body)))
 
@@ -87,15 +87,15 @@ def given_fields(body: bytes) -> dict[str, Raw]:
     return {name: value for name, value in _OBJECT.decode(body).items() if value != _NULL}
 
 
-def text_of(value: Raw) -> str | None:
+def as_text(value: Raw) -> str | None:
     r"""Return the text that a value stands for: a number as it is written, the texts of a list by lines, or None.
 
-    >>> [text_of(Raw(raw)) for raw in (b'"a"', b"1e5", b'["a", null, 2, ["b"]]', b"[]", b"true", b"{}")]
+    >>> [as_text(Raw(raw)) for raw in (b'"a"', b"1e5", b'["a", null, 2, ["b"]]', b"[]", b"true", b"{}")]
     ['a', '1e5', 'a\n2', '', None, None]
     """
     first = _first(value)
     if first == "[":
-        texts = [text_of(part) for part in _LIST.decode(value) if _first(part) != "["]
+        texts = [as_text(part) for part in _LIST.decode(value) if _first(part) != "["]
         return "\n".join(text for text in texts if text)
     if first == '"':
         return _TEXT.decode(value)
@@ -117,22 +117,22 @@ def _value(name: str, value: Raw) -> object:
 
 
 def _documents(entries: Sequence[Raw]) -> list[object]:
-    """Mend documents; one without a text is an empty text, so that it does not cost the others theirs."""
-    mended = [
-        _fields(_OBJECT.decode(entry)) if _first(entry) == "{" else text_of(entry) or "" for entry in entries
+    """Normalize documents; one without a text becomes an empty text, so that the others are still ranked."""
+    normalized = [
+        _fields(_OBJECT.decode(entry)) if _first(entry) == "{" else as_text(entry) or "" for entry in entries
     ]
-    if not any(isinstance(document, str) or document.keys() & FIELDS for document in mended):
-        return list(mended)
+    if not any(isinstance(document, str) or document.keys() & FIELDS for document in normalized):
+        return list(normalized)
     return [
-        document if isinstance(document, str) or document.keys() & _SAYING else {**document, "text": ""}
-        for document in mended
+        document if isinstance(document, str) or document.keys() & _IDENTIFYING else {**document, "text": ""}
+        for document in normalized
     ]
 
 
 def _fields(product: Mapping[str, Raw]) -> dict[str, object]:
     """Return a product with its fields as texts and without those that stand for none."""
     fields = {
-        name: text_of(value) if name in FIELDS else id_of(value) if name == "id" else value
+        name: as_text(value) if name in FIELDS else as_id(value) if name == "id" else value
         for name, value in product.items()
     }
     return {name: value for name, value in fields.items() if value is not None and value != _NULL}
@@ -141,7 +141,7 @@ def _fields(product: Mapping[str, Raw]) -> dict[str, object]:
 def _pair(entry: Raw) -> object:
     """Return two texts that are one of TEI's pairs; what is none stays."""
     is_list = _first(entry) == "["
-    return [text_of(text) or "" for text in _LIST.decode(entry)] if is_list else _scalar(entry)
+    return [as_text(text) or "" for text in _LIST.decode(entry)] if is_list else _scalar(entry)
 
 
 def _scalar(value: Raw) -> object:
@@ -149,7 +149,7 @@ def _scalar(value: Raw) -> object:
     return str(value, "ascii") if _first(value) in _NUMBER else value
 
 
-def id_of(value: Raw) -> object:
+def as_id(value: Raw) -> object:
     """Return an id; a number that is no integer of 64 bits comes back as text, just as it was written."""
     if _first(value) not in _NUMBER:
         return value

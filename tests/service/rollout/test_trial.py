@@ -1,4 +1,4 @@
-"""Tests of service/rollout/rollout.py."""
+"""Tests of service/rollout/trial.py."""
 
 import itertools
 import math
@@ -9,21 +9,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.rollout.rollout import (
-    LEAST_DOCUMENTS,
-    LEAST_LISTS,
+from service.rollout.trial import (
     MARGIN,
+    MIN_DOCUMENTS,
+    MIN_LISTS,
     WINDOW,
+    AbortReason,
     Agreement,
-    Fault,
+    AnswerWindow,
     Limits,
-    Tally,
     Trial,
     compare_scores,
-    judge,
+    find_abort_reason,
+    is_sampled,
     kendall_tau,
     overlap_at,
-    takes_part,
 )
 
 SHARES = st.floats(0, 1)
@@ -38,16 +38,16 @@ def test_a_larger_share_keeps_who_is_in_the_smaller(key: str, one: float, two: f
     """A query, of any characters, goes the same way each time, and whoever takes part in a share does in a larger one."""
     low, high = sorted((one, two))
 
-    assert takes_part(key, low) == takes_part(key, low)
-    assert takes_part(key, high) >= takes_part(key, low)
-    assert (takes_part(key, 0.0), takes_part(key, 1.0)) == (False, True)
+    assert is_sampled(key, low) == is_sampled(key, low)
+    assert is_sampled(key, high) >= is_sampled(key, low)
+    assert (is_sampled(key, 0.0), is_sampled(key, 1.0)) == (False, True)
 
 
 @pytest.mark.parametrize("share", [0.01, 0.1, 0.5, 0.9])
 def test_the_share_is_kept(share: float) -> None:
     """Of many queries as many take part as the share says, within three standard deviations."""
     keys = [f"query {number}" for number in range(20_000)]
-    found = sum(takes_part(key, share, "canary") for key in keys) / len(keys)
+    found = sum(is_sampled(key, share, "canary") for key in keys) / len(keys)
 
     assert abs(found - share) < 3 * math.sqrt(share * (1 - share) / len(keys))
 
@@ -55,7 +55,7 @@ def test_the_share_is_kept(share: float) -> None:
 def test_salts_are_independent() -> None:
     """Whether a query is in one share says nothing about another share under another salt."""
     keys = [f"query {number}" for number in range(20_000)]
-    both = sum(takes_part(key, 0.5, "canary") and takes_part(key, 0.5, "shadow") for key in keys) / len(keys)
+    both = sum(is_sampled(key, 0.5, "canary") and is_sampled(key, 0.5, "shadow") for key in keys) / len(keys)
 
     assert abs(both - 0.25) < 0.01
 
@@ -116,7 +116,7 @@ def test_a_model_without_an_opinion_does_not_agree() -> None:
 
 def test_only_the_last_answers_count() -> None:
     """A window later nothing is left of failures before, and no more is held than the window."""
-    tally = Tally()
+    tally = AnswerWindow()
     for _ in range(WINDOW):
         tally.add(10, 10)
     assert (tally.answers, tally.documents, tally.failing) == (WINDOW, 10 * WINDOW, 1.0)
@@ -142,20 +142,20 @@ def test_only_the_last_lists_count() -> None:
 @pytest.mark.parametrize(
     ("failed", "of", "stable_failed", "slowdown", "lists", "agreement", "expected"),
     [
-        (0, 2_000, 0, 1.0, LEAST_LISTS, SAME, None),
-        (2_000, 2_000, 0, 9.0, LEAST_LISTS, OTHER, "failing"),
-        (LEAST_DOCUMENTS, LEAST_DOCUMENTS, 0, 1.0, 0, SAME, "failing"),
-        (LEAST_DOCUMENTS - 1, LEAST_DOCUMENTS - 1, 0, 1.0, 0, SAME, None),
+        (0, 2_000, 0, 1.0, MIN_LISTS, SAME, None),
+        (2_000, 2_000, 0, 9.0, MIN_LISTS, OTHER, "failing"),
+        (MIN_DOCUMENTS, MIN_DOCUMENTS, 0, 1.0, 0, SAME, "failing"),
+        (MIN_DOCUMENTS - 1, MIN_DOCUMENTS - 1, 0, 1.0, 0, SAME, None),
         (500, 2_000, 500, 1.0, 0, SAME, None),
         (500, 2_000, 475, 1.0, 0, SAME, "failing"),
         (0, 2_000, 0, 2.1, 0, SAME, "slow"),
         (0, 2_000, 0, 2.0, 0, SAME, None),
-        (0, LEAST_LISTS - 1, 0, 9.0, 0, SAME, None),
-        (0, 2_000, 0, 1.0, LEAST_LISTS, OTHER, "disagreeing"),
-        (0, 2_000, 0, 1.0, LEAST_LISTS - 1, OTHER, None),
-        (0, 2_000, 0, 1.0, LEAST_LISTS, Agreement(0.4, 0.9, 0.0), "disagreeing"),
-        (0, 2_000, 0, 1.0, LEAST_LISTS, Agreement(0.9, 0.2, 0.0), "disagreeing"),
-        (0, 2_000, 0, 1.0, LEAST_LISTS, Agreement(0.5, 0.25, 0.9), None),
+        (0, MIN_LISTS - 1, 0, 9.0, 0, SAME, None),
+        (0, 2_000, 0, 1.0, MIN_LISTS, OTHER, "disagreeing"),
+        (0, 2_000, 0, 1.0, MIN_LISTS - 1, OTHER, None),
+        (0, 2_000, 0, 1.0, MIN_LISTS, Agreement(0.4, 0.9, 0.0), "disagreeing"),
+        (0, 2_000, 0, 1.0, MIN_LISTS, Agreement(0.9, 0.2, 0.0), "disagreeing"),
+        (0, 2_000, 0, 1.0, MIN_LISTS, Agreement(0.5, 0.25, 0.9), None),
     ],
 )
 def test_a_canary_goes_for_one_of_three_reasons(  # noqa: PLR0913, PLR0917 - a table
@@ -165,24 +165,24 @@ def test_a_canary_goes_for_one_of_three_reasons(  # noqa: PLR0913, PLR0917 - a t
     slowdown: float,
     lists: int,
     agreement: Agreement,
-    expected: Fault | None,
+    expected: AbortReason | None,
 ) -> None:
     """Failures above the stable model's, too much time, or another order; never before enough was seen."""
     trial = Trial()
     answers = min(of, WINDOW)
     for number in range(answers):
         share = of // answers
-        trial.newcomer.add(share, failed * (number + 1) // answers - failed * number // answers)
+        trial.candidate.add(share, failed * (number + 1) // answers - failed * number // answers)
         trial.stable.add(share, stable_failed * (number + 1) // answers - stable_failed * number // answers)
     for _ in range(lists):
         trial.compared(agreement)
 
-    assert judge(trial, slowdown, LIMITS) == expected
+    assert find_abort_reason(trial, slowdown, LIMITS) == expected
 
 
 def test_the_numbers_are_documented() -> None:
     """docs/operations.md states from when on a canary is judged, and by what margin."""
     text = (Path(__file__).parents[3] / "docs" / "operations.md").read_text(encoding="utf-8")
 
-    for stated in (f"{LEAST_LISTS} lists", f"{LEAST_DOCUMENTS} documents", f"{MARGIN:.0%}", f"last {WINDOW}"):
+    for stated in (f"{MIN_LISTS} lists", f"{MIN_DOCUMENTS} documents", f"{MARGIN:.0%}", f"last {WINDOW}"):
         assert stated in text

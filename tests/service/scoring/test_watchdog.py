@@ -1,4 +1,4 @@
-"""Tests of service/process/watchdog.py, on workers and a clock of our own."""
+"""Tests of service/scoring/watchdog.py, on workers and a clock of our own."""
 
 import asyncio
 from collections.abc import Callable
@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from service.process.lifecycle import Lifecycle
-from service.process.watchdog import STOPPED_S, Verdict, Watchdog, count_stuck, judge
+from service.process.lifecycle import Lifecycle, WorkerHealth
+from service.scoring.watchdog import STOPPED_S, Watchdog, check_workers, count_stuck
 from service.telemetry.metrics import Metrics
 from tests.service.support import FakeSession, Served, exchange, fake_app, until
 
@@ -41,24 +41,26 @@ def test_a_thread_is_stuck_past_the_limit(since_s: list[float | None], stuck: in
 
 
 @pytest.mark.parametrize(
-    ("alive", "since_s", "verdict"),
+    ("alive", "since_s", "worker_health"),
     [
-        (2, [None, 999.0], Verdict.WELL),
-        (1, [None, None], Verdict.DEAD),
-        (2, [None, 900.0], Verdict.STUCK),
-        (1, [None, 900.0], Verdict.STUCK),
+        (2, [None, 999.0], WorkerHealth.HEALTHY),
+        (1, [None, None], WorkerHealth.DEAD),
+        (2, [None, 900.0], WorkerHealth.STUCK),
+        (1, [None, 900.0], WorkerHealth.STUCK),
     ],
 )
-def test_the_worse_verdict_counts(alive: int, since_s: list[float | None], verdict: Verdict) -> None:
+def test_the_worse_verdict_counts(
+    alive: int, since_s: list[float | None], worker_health: WorkerHealth
+) -> None:
     """A stuck thread weighs more than a dead one."""
-    assert verdict is judge(Workers(alive=alive, since_s=since_s), 1_000.0, 10.0)
+    assert worker_health is check_workers(Workers(alive=alive, since_s=since_s), 1_000.0, 10.0)
 
 
 def test_health_follows_at_once() -> None:
     """Readiness and liveness are those of the moment they are asked for, before any look of the watchdog."""
     workers = Workers()
     watchdog = _watchdog(workers)
-    lifecycle = Lifecycle(lambda: watchdog.verdict)
+    lifecycle = Lifecycle(lambda: watchdog.worker_health)
     lifecycle.started()
     told = []
     for alive, since_s in ((2, None), (1, None), (2, 900.0), (2, 999.0)):
@@ -115,7 +117,7 @@ def test_lag_and_hangs_are_measured() -> None:
 
 def test_it_looks_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its task sees a hang without being asked, and measures a loop that stood still."""
-    monkeypatch.setattr("service.process.watchdog.LOOK_EVERY_S", 0.001)
+    monkeypatch.setattr("service.scoring.watchdog.LOOK_EVERY_S", 0.001)
     workers = Workers(since_s=[900.0, None])
     watchdog = _watchdog(workers)
 
@@ -149,8 +151,8 @@ def test_a_hang_turns_health_red_on_both_ports(
     monkeypatch.setattr("service.scoring.worker.WorkerPool.busy_since", lambda _: since[0]())
 
     told = []
-    monkeypatch.setattr("service.process.watchdog.event", lambda name, *_, **__: told.append(name))
-    monkeypatch.setattr("service.process.watchdog.LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr("service.scoring.watchdog.event", lambda name, *_, **__: told.append(name))
+    monkeypatch.setattr("service.scoring.watchdog.LOOK_EVERY_S", 0.01)
     with Served(app) as served:
         assert [200] * 4 == _health(served)
         since[0] = lambda: [0.0]

@@ -1,4 +1,4 @@
-"""Tests of service/http/room.py: who gives way to whom, then a real process with few descriptors."""
+"""Tests of service/http/connections.py: who gives way to whom, then a real process with few descriptors."""
 
 import contextlib
 import http.client
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from service.http.room import Room
+from service.http.connections import ConnectionLimiter
 from service.telemetry.metrics import Metrics
 from tests.service.support import WAIT_S, Process, ask, serving
 
@@ -24,26 +24,26 @@ HEAD = b"POST /v1/rerank HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r
 BODY = json.dumps({"query": "red shoes", "documents": ["red shoes"]})
 
 
-class Guest:
+class Connection:
     """A connection that notes when it gave way."""
 
-    def __init__(self, room: Room) -> None:
-        self.room = room
+    def __init__(self, connections: ConnectionLimiter) -> None:
+        self.limiter = connections
         self.is_gone = False
-        room.enter(self)
+        connections.add(self)
 
-    def give_way(self) -> None:
+    def close_now(self) -> None:
         """Note it; the place is free later."""
         self.is_gone = True
 
 
 def test_who_has_waited_longest_gives_way() -> None:
     """In a full room the one gives way that has waited longest for its client; nobody does who is being served."""
-    room = Room(3, Metrics())
-    served, old, new = (Guest(room) for _ in range(3))
-    room.serve(served)
-    room.wait(old)
-    guests = [Guest(room) for _ in range(2)]
+    connections = ConnectionLimiter(3, Metrics())
+    served, old, new = (Connection(connections) for _ in range(3))
+    connections.mark_busy(served)
+    connections.mark_idle(old)
+    guests = [Connection(connections) for _ in range(2)]
 
     assert [False, True, True] == [guest.is_gone for guest in (served, old, new)]
     assert not any(guest.is_gone for guest in guests)
@@ -51,24 +51,24 @@ def test_who_has_waited_longest_gives_way() -> None:
 
 def test_a_guest_is_turned_away_where_all_are_served() -> None:
     """If nobody waits for a client, the new connection is closed, and a place given back is one."""
-    room = Room(1, Metrics())
-    first = Guest(room)
-    room.serve(first)
-    turned_away = Guest(room)
-    room.leave(turned_away)
-    room.leave(first)
-    room.wait(first)  # one that has left takes no place any more
+    connections = ConnectionLimiter(1, Metrics())
+    first = Connection(connections)
+    connections.mark_busy(first)
+    turned_away = Connection(connections)
+    connections.remove(turned_away)
+    connections.remove(first)
+    connections.mark_idle(first)  # one that has left takes no place any more
 
     assert (False, True) == (first.is_gone, turned_away.is_gone)
-    assert not Guest(room).is_gone
+    assert not Connection(connections).is_gone
 
 
 def test_it_is_told_now_and_then() -> None:
     """Every connection that gives way is counted."""
     metrics = Metrics()
-    room = Room(1, metrics)
+    connections = ConnectionLimiter(1, metrics)
     for _ in range(5):
-        Guest(room)
+        Connection(connections)
 
     assert metrics.registry.get_sample_value("shelfrank_shed_connections_total") == 4
 

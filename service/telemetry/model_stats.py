@@ -1,6 +1,6 @@
 """PURE. Adds up what a model was asked and how long each stage of its answers took.
 
-Knows counts and seconds; does not know requests, models or whoever reads them.
+Knows counts and seconds; does not know requests or models.
 Invariant: an answer counts once, as whole or as failing, and its stages with it.
 """
 
@@ -12,7 +12,7 @@ STAGES: Final = ("queue", "tokenize", "infer", "respond")
 
 
 @dataclass(slots=True)
-class Sum:
+class DurationSum:
     """How many there were, and the seconds of all."""
 
     count: int = 0
@@ -25,29 +25,31 @@ class Sum:
 
 
 @dataclass(slots=True)
-class Tally:
+class ModelStats:
     """What one model was asked since it is served; `last_s` is the Unix time of its last answer, 0 without one."""
 
     documents: int = 0
     last_s: float = 0.0
-    whole: Sum = field(default_factory=Sum)
-    failing: Sum = field(default_factory=Sum)
-    cached: Sum = field(default_factory=Sum)
-    stages: Mapping[str, Sum] = field(default_factory=lambda: {stage: Sum() for stage in STAGES})
+    whole: DurationSum = field(default_factory=DurationSum)
+    failing: DurationSum = field(default_factory=DurationSum)
+    cached: DurationSum = field(default_factory=DurationSum)
+    stages: Mapping[str, DurationSum] = field(
+        default_factory=lambda: {stage: DurationSum() for stage in STAGES}
+    )
 
     def add(
         self, times_s: Mapping[str, float], *, documents: int, cached: int, failed: bool, now_s: float
     ) -> None:
         """Count an answer by the seconds of its stages; `failed` says that a document got no score.
 
-        >>> tally = Tally()
-        >>> tally.add({"infer": 0.25, "total": 0.5}, documents=3, cached=1, failed=False, now_s=7.0)
-        >>> tally.whole, tally.cached.count, tally.stages["infer"].seconds, tally.stages["queue"].count
+        >>> stats = ModelStats()
+        >>> stats.add({"infer": 0.25, "total": 0.5}, documents=3, cached=1, failed=False, now_s=7.0)
+        >>> stats.whole, stats.cached.count, stats.stages["infer"].seconds, stats.stages["queue"].count
         (Sum(count=1, seconds=0.5), 1, 0.25, 1)
         """
         self.documents += documents
         self.last_s = now_s
         (self.failing if failed else self.whole).add(times_s["total"])
         self.cached.add(0.0, cached)
-        for stage, told in self.stages.items():
-            told.add(times_s.get(stage, 0.0))
+        for stage, total in self.stages.items():
+            total.add(times_s.get(stage, 0.0))

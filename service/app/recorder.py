@@ -11,26 +11,26 @@ from typing import Final
 
 from service.domain.budget import Terms
 from service.domain.ranking import Ranking
-from service.http.middleware import Trace
+from service.http.middleware import RequestContext
 from service.rollout.versions import Version
 from service.telemetry.logs import event
-from service.telemetry.meters import missed_in
+from service.telemetry.meters import stage_missed
 from service.telemetry.metrics import Metrics
-from service.telemetry.tracing import Tracing, end_to_end
+from service.telemetry.tracing import Tracing, stage_spans
 
 NAME: Final = "rerank"
 
 
-class Account:
+class RequestRecorder:
     """Where the handlers put down what they did."""
 
     def __init__(self, metrics: Metrics, tracing: Tracing | None) -> None:
         self._metrics = metrics
         self._tracing = tracing
 
-    def answered(  # noqa: PLR0913  each is one side of the same event
+    def record(  # noqa: PLR0913  each is one side of the same event
         self,
-        trace: Trace,
+        context: RequestContext,
         headers: Mapping[str, str],
         *,
         terms: Terms,
@@ -39,7 +39,7 @@ class Account:
         times_s: Mapping[str, float],
     ) -> None:
         """Put down a request that was ranked, with the seconds of each stage and of the whole."""
-        self._count(terms, ranking, times_s, trace.started_s)
+        self._count(terms, ranking, times_s, context.started_s)
         version.drift.add(
             ranking.logits,
             rows=ranking.rows,
@@ -47,16 +47,16 @@ class Account:
             tokens=ranking.tokens,
             unknown=ranking.unknown_tokens,
         )
-        version.tally.add(
+        version.stats.add(
             times_s,
-            documents=len(ranking.places),
+            documents=len(ranking.products),
             cached=ranking.cached,
             failed=bool(ranking.unscored.failed),
             now_s=time.time(),
         )
         facts: dict[str, str | int | float | bool] = {
             "model": version.facts.id,
-            "documents": len(ranking.places),
+            "documents": len(ranking.products),
             "tokens": ranking.tokens,
             "degraded": ranking.unscored.reason or "",
         }
@@ -64,16 +64,16 @@ class Account:
             f"{stage}_ms": round(times_s[stage] * 1_000, 3) for stage in ("queue", "infer", "total")
         }
         if self._tracing is not None:
-            whole = (NAME, trace.started_s, trace.started_s + times_s["total"])
-            stages = end_to_end(trace.started_s, times_s)
-            fields["trace"] = self._tracing.record(headers, whole, stages, facts | {"request_id": trace.id})
-        event("ranked", logging.INFO, id=trace.id, **fields)
+            whole = (NAME, context.started_s, context.started_s + times_s["total"])
+            stages = stage_spans(context.started_s, times_s)
+            fields["trace"] = self._tracing.record(headers, whole, stages, facts | {"request_id": context.id})
+        event("ranked", logging.INFO, id=context.id, **fields)
 
     def _count(self, terms: Terms, ranking: Ranking, times_s: Mapping[str, float], started_s: float) -> None:
         metrics, budget = self._metrics, self._metrics.budget
         for stage, seconds in times_s.items():
             metrics.stages[stage].observe(seconds)
-        documents, unscored = len(ranking.places), ranking.unscored
+        documents, unscored = len(ranking.products), ranking.unscored
         metrics.request_documents.observe(documents)
         metrics.documents.inc(documents)
         metrics.tokens.inc(ranking.tokens)
@@ -88,7 +88,7 @@ class Account:
         if slack_s >= 0:
             budget.goodput.inc(documents - unscored.total)
         if slack_s < 0 or unscored.deadline:
-            missed = missed_in(times_s, terms.deadline_s - started_s)
+            missed = stage_missed(times_s, terms.deadline_s - started_s)
             budget.misses["infer" if missed is None else missed].inc()
         if unscored.reason is not None:
             budget.degraded[unscored.reason].inc()

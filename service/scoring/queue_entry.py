@@ -16,7 +16,7 @@ Owner = TypeVar("Owner")
 
 
 @dataclass(slots=True, eq=False)
-class Entry(Generic[Owner]):
+class QueueEntry(Generic[Owner]):
     """A request that waits: whose it is, what it is expected to cost, and the rows that are still to compute.
 
     `seconds(tokens, rows)` predicts a run of its `model`; rows of one model are computed together.
@@ -34,7 +34,7 @@ class Entry(Generic[Owner]):
     waiting: dict[int, list[int]] = field(default_factory=dict)  # padded length -> rows
     _tokens: int = 0
 
-    def await_rows(self, lengths: Sequence[int]) -> None:
+    def set_rows(self, lengths: Sequence[int]) -> None:
         """Take in the padded lengths of all rows, which replace the expected cost by a better one."""
         for row, length in enumerate(lengths):
             self.waiting.setdefault(length, []).append(row)
@@ -68,7 +68,7 @@ class Entry(Generic[Owner]):
         """Whether something of it was not begun."""
         return bool(self.waiting) or not self.is_tokenized
 
-    def give_up(self) -> None:
+    def discard_rows(self) -> None:
         """Let go of the rows that were not taken."""
         self.waiting.clear()
         self._tokens = 0
@@ -83,7 +83,7 @@ class Entry(Generic[Owner]):
 class Tokenize(Generic[Owner]):
     """Turn the texts of a request into rows."""
 
-    entry: Entry[Owner]
+    entry: QueueEntry[Owner]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ class Run(Generic[Owner]):
 
     model: Hashable
     length: int
-    parts: tuple[tuple[Entry[Owner], tuple[int, ...]], ...]
+    parts: tuple[tuple[QueueEntry[Owner], tuple[int, ...]], ...]
     cost_s: float
 
     @property

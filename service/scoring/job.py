@@ -19,24 +19,24 @@ from numpy.typing import NDArray
 from bundle import Product
 from bundle.rows import NO_ROWS, Rows
 from bundle.text import Packed
-from service.domain.ranking import Cause, Causes, Ranking, Uses, rank_places
-from service.engine.model import ServedModel
+from service.domain.ranking import Cause, Causes, Ranking, Uses, rank_products
+from service.engine.model import LoadedModel
 
 Result = TypeVar("Result")
-Item = Product | Packed
+Encodable = Product | Packed
 """What is read of a product: its texts, or what was made of them ahead."""
 
 _UNTIL_KNOWN: Final = int(
     Cause.DEADLINE
 )  # as a number: looking a member up takes as long as filling an array
-Groups = list[tuple[str, Sequence[Item]]]
+EncodableGroups = list[tuple[str, Sequence[Encodable]]]
 
 
-class Call:
+class RankingJob:
     """One ranking while it is computed; `_lock` guards everything that more than one thread writes."""
 
     def __init__(
-        self, model: ServedModel, groups: Groups, future: asyncio.Future[Ranking], *, measured: bool
+        self, model: LoadedModel, groups: EncodableGroups, future: asyncio.Future[Ranking], *, measured: bool
     ) -> None:
         self._model = model
         self._groups = groups
@@ -60,7 +60,7 @@ class Call:
         """Seconds since it came."""
         return time.monotonic() - self._submitted_s
 
-    def leave_out(self, admitted: int, cause: Cause) -> None:
+    def exclude(self, admitted: int, cause: Cause) -> None:
         """Have only the first `admitted` products computed; the others get a cause."""
         self._causes[admitted:] = cause
         self._admitted = self._missing = admitted
@@ -81,7 +81,7 @@ class Call:
             left -= len(parts[-1])
         times.queue_s = began_s - self._submitted_s
         rows = parts[0] if len(parts) == 1 else Rows.joined(parts)
-        lengths = self._model.lengths_of(rows.lengths)
+        lengths = self._model.padded_lengths(rows.lengths)
         with self._lock:
             self._rows = rows
             times.tokenized_s = time.monotonic()
@@ -90,18 +90,18 @@ class Call:
             self.end()
         return lengths
 
-    def rows(self, places: Sequence[int]) -> Rows:
+    def rows(self, positions: Sequence[int]) -> Rows:
         """Return rows that are about to be computed."""
         with self._lock:
             self._times.begin()
-        return self._rows.take(places)
+        return self._rows.take(positions)
 
-    def deliver(self, places: Sequence[int], logits: NDArray[np.float32] | None) -> None:
+    def deliver(self, positions: Sequence[int], logits: NDArray[np.float32] | None) -> None:
         """Take the logits of some rows, or None if the engine failed; the last delivery ends the call."""
         with self._lock:
             if self._is_over:
                 return
-            chosen = list(places)
+            chosen = list(positions)
             if logits is not None:
                 self._logits[chosen] = logits
             self._causes[chosen] = Cause.SCORED if logits is not None else Cause.ENGINE
@@ -112,10 +112,10 @@ class Call:
 
     def fail(self, error: Exception) -> None:
         """Hand over an error that ends the call."""
-        on_loop(self._future, lambda: self._future.set_exception(error))
+        settle_on_loop(self._future, lambda: self._future.set_exception(error))
 
     def end(self) -> None:
-        """Hand over what there is; called by whoever delivers last, or by the event loop at the deadline."""
+        """Hand over what there is; called by the last delivery, or by the event loop at the deadline."""
         with self._lock:
             if self._is_over:
                 return
@@ -126,21 +126,21 @@ class Call:
         except Exception as error:
             self.fail(error)
             raise
-        on_loop(self._future, lambda: self._future.set_result(ranking))
+        settle_on_loop(self._future, lambda: self._future.set_result(ranking))
 
     def _ranking(self, infer_s: float) -> Ranking:
         model, rows, times = self._model, self._rows, self._times
-        places, unscored = rank_places(self._logits, self._causes, model.bundle.manifest)
+        products, unscored = rank_products(self._logits, self._causes, model.bundle.manifest)
         tokens = sum(rows.lengths)
         return Ranking(
-            places=places,
+            products=products,
             logits=self._logits,
             causes=self._causes,
             unscored=unscored,
             admitted=self._admitted,
             rows=len(rows),
             tokens=tokens,
-            padding_tokens=0 if model.is_native else sum(model.lengths_of(rows.lengths)) - tokens,
+            padding_tokens=0 if model.is_native else sum(model.padded_lengths(rows.lengths)) - tokens,
             truncated=sum(rows.truncated),
             lengths=rows.lengths,
             cut=rows.truncated,
@@ -153,7 +153,7 @@ class Call:
         )
 
 
-def _texts(items: Sequence[Item]) -> list[Product]:
+def _texts(items: Sequence[Encodable]) -> list[Product]:
     """Return products that are measured, which come with their texts."""
     products = [item for item in items if isinstance(item, Product)]
     assert len(products) == len(items), "a packed product cannot be measured"
@@ -182,7 +182,7 @@ class _Times:
         return 0.0 if math.isinf(self.infer_from_s) else time.monotonic() - self.infer_from_s
 
 
-def on_loop(future: asyncio.Future[Result], settle: Callable[[], None]) -> None:
+def settle_on_loop(future: asyncio.Future[Result], settle: Callable[[], None]) -> None:
     """Settle a future on its event loop, unless it is settled already."""
     with contextlib.suppress(RuntimeError):  # the loop has closed: nobody waits any more
         future.get_loop().call_soon_threadsafe(lambda: None if future.done() else settle())

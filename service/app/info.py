@@ -1,7 +1,7 @@
-"""The handlers that say what this server is, in the words of other APIs: TEI, vLLM, the Open Inference Protocol.
+"""The handlers that describe this server in the form of other APIs: TEI, vLLM, the Open Inference Protocol.
 
 Knows what is served and whether it is ready; does not know paths, or how anything is ranked.
-Invariant: they tell facts of the settings and of bundles, and wait for nobody.
+Invariant: the answers are facts of the settings and of bundles, and wait for nothing.
 """
 
 import msgspec
@@ -16,7 +16,7 @@ from service.rollout.versions import Version, Versions
 from service.settings import Settings
 
 
-class About:
+class InfoApi:
     """The handlers of one application."""
 
     def __init__(self, settings: Settings, versions: Versions, lifecycle: Lifecycle) -> None:
@@ -26,8 +26,8 @@ class About:
 
     async def info(self, request: Request) -> Response:
         """Say what is served here, as text-embeddings-inference does."""
-        told = _tei_info(self._versions.stable, self._settings, request.app.version)
-        return JsonResponse(msgspec.json.encode(told))
+        info = _tei_info(self._versions.stable, self._settings, request.app.version)
+        return JsonResponse(msgspec.json.encode(info))
 
     async def version(self, request: Request) -> Response:
         """Say which version this is, as vLLM does."""
@@ -46,20 +46,20 @@ class About:
 
     async def config(self, request: Request) -> Response:
         """Say how a model is configured, as Triton does."""
-        manifest = version_at(request, self._versions).model.bundle.manifest
+        manifest = version_in_path(request, self._versions).model.bundle.manifest
         return JsonResponse(msgspec.json.encode(kserve.model_config(manifest)))
 
     async def stats(self, request: Request) -> Response:
         """Say what a model was asked, or all of them if the path names none, as Triton does."""
         named = "model" in request.path_params
-        versions = [version_at(request, self._versions)] if named else self._versions.roles()
-        stats = [kserve.model_stats(version.model.bundle.manifest, version.tally) for version in versions]
+        versions = [version_in_path(request, self._versions)] if named else self._versions.roles()
+        stats = [kserve.model_stats(version.model.bundle.manifest, version.stats) for version in versions]
         return JsonResponse(msgspec.json.encode({"model_stats": stats}))
 
 
-def version_at(request: Request, versions: Versions) -> Version:
+def version_in_path(request: Request, versions: Versions) -> Version:
     """Return the model that a path names, with its version or without; Refused if it is not served."""
-    version = versions.named(request.path_params["model"])
+    version = versions.by_name(request.path_params["model"])
     wanted = request.path_params.get("version")
     if version is None or wanted not in {None, version.facts.version}:
         raise Refused(Reason.MODEL_NOT_FOUND)

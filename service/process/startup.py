@@ -13,19 +13,19 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Final
 
-LEAVE: Final = (signal.SIGINT, signal.SIGTERM)
+EXIT_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
-def prepare() -> None:
+def prepare_process() -> None:
     """Take what was closed of descriptors 0 to 2, and hear signals.
 
     Process 1 of a container hears none that it has no handler for: one that comes while it starts would be lost, and
-    the service become ready after it was told to leave.
+    the service would become ready after it was asked to stop.
     """
     _fill_standard_descriptors()
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until it serves there is nothing to reload
-    for number in LEAVE:
-        signal.signal(number, _leave)
+    for number in EXIT_SIGNALS:
+        signal.signal(number, _exit_now)
 
 
 def _fill_standard_descriptors() -> None:
@@ -40,31 +40,31 @@ def _fill_standard_descriptors() -> None:
         sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115  for the whole process
 
 
-def _leave(number: int, frame: FrameType | None = None) -> None:  # noqa: ARG001  as signal calls it
+def _exit_now(number: int, frame: FrameType | None = None) -> None:  # noqa: ARG001  as signal calls it
     os._exit(128 + number)
 
 
 @contextlib.contextmanager
-def leaving_at_once() -> Iterator[None]:
-    """End at once if told to leave, even while the main thread is in native code, where Python runs no handler.
+def exit_on_signal() -> Iterator[None]:
+    """Exit at once on a signal, even while the main thread is in native code, where Python runs no handler.
 
     The runtime may be there for minutes, such as when it builds an engine for a GPU.
     """
-    heard, told = os.pipe()
-    os.set_blocking(told, False)  # as the signal module asks
+    read_end, write_end = os.pipe()
+    os.set_blocking(write_end, False)  # as the signal module asks
 
     def listen() -> None:
-        for number in os.read(heard, 1):  # none if the other end was closed
-            if number in LEAVE:
-                _leave(number)
+        for number in os.read(read_end, 1):  # none if the other end was closed
+            if number in EXIT_SIGNALS:
+                _exit_now(number)
 
     listener = threading.Thread(target=listen, name="signals", daemon=True)
     listener.start()
-    before = signal.set_wakeup_fd(told, warn_on_full_buffer=False)
+    before = signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
     try:
         yield
     finally:
         signal.set_wakeup_fd(before)
-        os.close(told)
+        os.close(write_end)
         listener.join()
-        os.close(heard)
+        os.close(read_end)

@@ -1,7 +1,7 @@
-"""Has another model rank what one has answered, after the answer, and takes a canary out that does badly.
+"""Has a second model rank a list after it was answered, and takes a canary out that does badly.
 
 Knows models, their roles and the scorer; does not know requests, HTTP or how models change.
-Invariant: nobody waits for a second opinion: it is computed at the lowest priority, in pieces so small that no worker
+Invariant: no request waits for a comparison: it is computed at the lowest priority, in pieces so small that no worker
 is long at one, a few at a time, and not at all while there is more to do.
 """
 
@@ -13,40 +13,40 @@ from typing import Final
 
 import numpy as np
 
-from service.domain.budget import ANYBODY, Terms
+from service.domain.budget import DEFAULT_TENANT, Terms
 from service.domain.ranking import Ranking
 from service.engine.cost import CostModel
-from service.engine.model import ServedModel
+from service.engine.model import LoadedModel
 from service.errors import Refused
-from service.rollout.rollout import Fault, Floats, Limits, compare_scores, judge, takes_part
-from service.rollout.versions import Newcomer, NewcomerRole, Version, Versions
-from service.scoring.ranker import AskedGroups
+from service.rollout.trial import AbortReason, Floats, Limits, compare_scores, find_abort_reason, is_sampled
+from service.rollout.versions import Candidate, CandidateRole, Version, Versions
+from service.scoring.ranker import RequestedGroups
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 
-MOST_TASKS: Final = 4
-MOST_PRODUCTS: Final = 100  # of a list, its first; comparing takes 0.3 ms then
+MAX_TASKS: Final = 4
+MAX_PRODUCTS: Final = 100  # of a list, its first; comparing takes 0.3 ms then
 PIECE: Final = 8  # products; a worker that has begun one is free again within a few milliseconds
 BUSY_S: Final = 0.05  # predicted time of what waits, above which nothing is added
-PATIENCE_S: Final = 5.0
+MAX_WAIT_S: Final = 5.0
 TYPICAL: Final = (2_048, 50, 8)  # tokens, rows and runs by which two models' speeds are compared
 
-Rank = Callable[[ServedModel, AskedGroups, Terms], Awaitable[Ranking]]
+Rank = Callable[[LoadedModel, RequestedGroups, Terms], Awaitable[Ranking]]
 
 
 @dataclass(frozen=True, slots=True)
-class _Second:
+class _Comparison:
     """A list that a model has scored, and the model that is to score it too."""
 
-    role: NewcomerRole
-    newcomer: Newcomer
+    role: CandidateRole
+    candidate: Candidate
     version: Version
-    group: AskedGroups
+    group: RequestedGroups
     scores: Floats
 
 
-class SecondOpinions:
-    """What the handlers tell each answer to.
+class ModelComparer:
+    """Compares models on the lists that were answered.
 
     `rank` ranks, `backlog_s` says how long what waits will take, and `end_canary` takes the canary out.
     """
@@ -59,7 +59,7 @@ class SecondOpinions:
         *,
         rank: Rank,
         backlog_s: Callable[[], float],
-        end_canary: Callable[[Fault], None],
+        end_canary: Callable[[AbortReason], None],
     ) -> None:
         self._compared = settings.canary_compared
         self._limits = Limits(settings.canary_overlap, settings.canary_tau, settings.canary_slowdown)
@@ -70,20 +70,20 @@ class SecondOpinions:
         self._end_canary = end_canary
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def answered(self, version: Version, groups: AskedGroups, ranking: Ranking) -> None:
+    def observe(self, version: Version, groups: RequestedGroups, ranking: Ranking) -> None:
         """Take note of an answer, and have another model look at its list if that is its share."""
-        if not self._versions.newcomers:
+        if not self._versions.candidates:
             return
-        canary = self._versions.newcomers.get("canary")
+        canary = self._versions.candidates.get("canary")
         if canary is not None:
-            self._tally(canary, version, ranking)
-        if len(groups) != 1 or len(ranking.places) < 2 or len(self._tasks) >= MOST_TASKS:
+            self._count_answer(canary, version, ranking)
+        if len(groups) != 1 or len(ranking.products) < 2 or len(self._tasks) >= MAX_TASKS:
             return
         ((query, products),) = groups
-        group = [(query, products[:MOST_PRODUCTS])]
-        for role, newcomer, other in self._others(version, query):
-            second = _Second(role, newcomer, other, group, scores_of(ranking)[:MOST_PRODUCTS])
-            task = asyncio.create_task(self._compare(second))
+        group = [(query, products[:MAX_PRODUCTS])]
+        for role, candidate, other in self._others(version, query):
+            comparison = _Comparison(role, candidate, other, group, scores_of(ranking)[:MAX_PRODUCTS])
+            task = asyncio.create_task(self._compare(comparison))
             self._tasks.add(task)
             task.add_done_callback(self._done)
 
@@ -92,58 +92,58 @@ class SecondOpinions:
         for task in self._tasks:
             task.cancel()
 
-    def _tally(self, canary: Newcomer, version: Version, ranking: Ranking) -> None:
+    def _count_answer(self, canary: Candidate, version: Version, ranking: Ranking) -> None:
         failed = ranking.unscored.engine + ranking.unscored.nonfinite
         if version is canary.version:
-            canary.trial.newcomer.add(len(ranking.places), failed)
+            canary.trial.candidate.add(len(ranking.products), failed)
             self._judge(canary)
         elif version is self._versions.stable:
-            canary.trial.stable.add(len(ranking.places), failed)
+            canary.trial.stable.add(len(ranking.products), failed)
 
-    def _others(self, version: Version, query: str) -> Iterator[tuple[NewcomerRole, Newcomer, Version]]:
+    def _others(self, version: Version, query: str) -> Iterator[tuple[CandidateRole, Candidate, Version]]:
         """Yield who else is to rank: the stable model after the canary, the shadow after the stable model."""
-        stable, newcomers = self._versions.stable, self._versions.newcomers
-        canary, shadow = newcomers.get("canary"), newcomers.get("shadow")
-        if canary is not None and version is canary.version and takes_part(query, self._compared, "compared"):
+        stable, candidates = self._versions.stable, self._versions.candidates
+        canary, shadow = candidates.get("canary"), candidates.get("shadow")
+        if canary is not None and version is canary.version and is_sampled(query, self._compared, "compared"):
             yield "canary", canary, stable
-        if shadow is not None and version is stable and takes_part(query, shadow.share, "shadow"):
+        if shadow is not None and version is stable and is_sampled(query, shadow.share, "shadow"):
             yield "shadow", shadow, shadow.version
 
-    async def _compare(self, second: _Second) -> None:
-        found = await self._scores(second)
-        agreement = None if found is None else compare_scores(second.scores, found)
-        role, newcomer = second.role, second.newcomer
-        if agreement is None or self._versions.newcomers.get(role) is not newcomer:
+    async def _compare(self, comparison: _Comparison) -> None:
+        found = await self._scores(comparison)
+        agreement = None if found is None else compare_scores(comparison.scores, found)
+        role, candidate = comparison.role, comparison.candidate
+        if agreement is None or self._versions.candidates.get(role) is not candidate:
             return
-        newcomer.trial.compared(agreement)
+        candidate.trial.compared(agreement)
         self._metrics.rollout.compared[role].inc()
-        mean = newcomer.trial.agreement
+        mean = candidate.trial.agreement
         assert mean is not None, "one has just been added"
-        self._metrics.rollout.agree(
+        self._metrics.rollout.set_agreement(
             role,
             overlap_at_10=mean.overlap_at_10,
             kendall_tau=mean.kendall_tau,
             score_difference=mean.score_difference,
         )
         if role == "canary":
-            self._judge(newcomer)
+            self._judge(candidate)
 
-    async def _scores(self, second: _Second) -> Floats | None:
+    async def _scores(self, comparison: _Comparison) -> Floats | None:
         """Return the other model's scores of all products, or None if there was no time for it."""
-        ((query, products),) = second.group
-        terms = Terms(time.monotonic() + PATIENCE_S, "offline", "error", ANYBODY)
+        ((query, products),) = comparison.group
+        terms = Terms(time.monotonic() + MAX_WAIT_S, "offline", "error", DEFAULT_TENANT)
         scores: list[Floats] = []
         for start in range(0, len(products), PIECE):
             if self._backlog_s() > BUSY_S:
                 return None
             piece = [(query, products[start : start + PIECE])]
             try:
-                ranking = await self._rank(second.version.model, piece, terms)
+                ranking = await self._rank(comparison.version.model, piece, terms)
             except Refused:
                 return None
             scores.append(scores_of(ranking))
-            if second.role == "shadow":  # it answers nobody, so its drift is seen here alone
-                second.version.drift.add(
+            if comparison.role == "shadow":  # it answers nobody, so its drift is seen here alone
+                comparison.version.drift.add(
                     ranking.logits,
                     rows=ranking.rows,
                     truncated=ranking.truncated,
@@ -152,11 +152,11 @@ class SecondOpinions:
                 )
         return np.concatenate(scores)
 
-    def _judge(self, canary: Newcomer) -> None:
+    def _judge(self, canary: Candidate) -> None:
         slowdown = _speed(canary.version) / _speed(self._versions.stable)
-        fault = judge(canary.trial, slowdown, self._limits)
-        if fault is not None and self._versions.newcomers.get("canary") is canary:
-            self._end_canary(fault)
+        reason = find_abort_reason(canary.trial, slowdown, self._limits)
+        if reason is not None and self._versions.candidates.get("canary") is canary:
+            self._end_canary(reason)
 
     def _done(self, task: asyncio.Task[None]) -> None:
         """Forget a task; an error in it was one of a worker, which has counted it."""
@@ -167,10 +167,10 @@ class SecondOpinions:
 
 def scores_of(ranking: Ranking) -> Floats:
     """Return the scores of a ranking in the order of the request, float64 [n], NaN where there is none."""
-    scores = np.full(len(ranking.places), np.nan)
-    for place in ranking.places:
-        if place.label is not None:
-            scores[place.index] = place.score
+    scores = np.full(len(ranking.products), np.nan)
+    for product in ranking.products:
+        if product.label is not None:
+            scores[product.index] = product.score
     return scores
 
 

@@ -1,4 +1,4 @@
-"""Tests of service/api/mend.py."""
+"""Tests of service/api/lenient.py."""
 
 import json
 from typing import Any
@@ -9,13 +9,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from service.api.mend import id_of, keys_of, mend_product, mend_surrogates, mended, text_of
+from service.api import lenient
+from service.api.lenient import (
+    as_id,
+    as_text,
+    keys_of,
+    normalize_product,
+    normalized,
+    replace_lone_surrogates,
+)
 
 TEXTS = st.text(st.characters(codec="utf-8"))
 
 
 def _mended(**fields: object) -> Any:
-    whole = mended(json.dumps(fields).encode())
+    whole = normalized(json.dumps(fields).encode())
     assert whole is not None
     return json.loads(whole)
 
@@ -23,10 +31,10 @@ def _mended(**fields: object) -> Any:
 @given(st.text() | st.text("a\\u\ud83d\ude00\ud800"))
 def test_half_a_surrogate_pair_is_u_fffd(text: str) -> None:
     """Every escape of half a pair becomes one of U+FFFD, pairs and all else stay, so that the rest reads as it was."""
-    whole = mend_surrogates(json.dumps(text).encode())
+    whole = replace_lone_surrogates(json.dumps(text).encode())
 
-    paired = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    assert paired == msgspec.json.decode(whole)
+    pair_up = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    assert pair_up == msgspec.json.decode(whole)
 
 
 @pytest.mark.parametrize(
@@ -83,23 +91,27 @@ def test_nulls_are_not_there_and_texts_are_texts(odd: dict[str, object], meant: 
 @given(st.dictionaries(TEXTS, TEXTS | st.lists(TEXTS) | st.booleans() | st.integers(), max_size=5))
 def test_what_is_not_odd_is_not_touched(fields: dict[str, object]) -> None:
     """A request without oddities is none to be mended."""
-    fields = {name: value for name, value in fields.items() if name not in {"query", "inputs"}}
+    fields = {
+        name: value
+        for name, value in fields.items()
+        if name not in {*lenient.TEXTS, *lenient.OPTIONS, lenient.PAIRS}
+    }
     body = msgspec.json.encode({**fields, "query": "q", "documents": ["a", {"title": "b", "id": 7}]})
 
-    assert mended(body) is None
+    assert normalized(body) is None
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"5", b'{"a":', b'{"\xff": 1}', b'{"a":' + b"[" * 100_000])
 def test_what_is_no_object_cannot_be_mended(body: bytes) -> None:
     """It is left to whoever refuses it, and has no keys."""
-    assert mended(body) is None
+    assert normalized(body) is None
     assert keys_of(body) == []
 
 
 @given(st.binary(max_size=60) | st.text('{}[]":,5a\\u d83', max_size=60).map(str.encode))
 def test_any_bytes_are_mended_or_not(body: bytes) -> None:
     """Whatever arrives, what comes out is JSON, or nothing."""
-    whole = mended(body)
+    whole = normalized(body)
 
     assert whole is None or isinstance(json.loads(whole), dict)
 
@@ -112,10 +124,10 @@ def test_a_key_that_is_null_is_not_given() -> None:
 @pytest.mark.parametrize("number", [0, 7, -(2**63), 2**63 - 1])
 def test_an_integer_of_64_bits_stays_an_id(number: int) -> None:
     """It comes back unchanged."""
-    assert id_of(Raw(b"%d" % number)) == Raw(b"%d" % number)
+    assert as_id(Raw(b"%d" % number)) == Raw(b"%d" % number)
 
 
 def test_a_text_is_read_from_any_value() -> None:
     """A number is as it was written, whatever its size."""
-    assert text_of(Raw(b"9" * 5_000)) == "9" * 5_000
-    assert json.loads(mend_product(b'{"id": 1, "title": 1e999}')) == {"id": 1, "title": "1e999"}
+    assert as_text(Raw(b"9" * 5_000)) == "9" * 5_000
+    assert json.loads(normalize_product(b'{"id": 1, "title": 1e999}')) == {"id": 1, "title": "1e999"}

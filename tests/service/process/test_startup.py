@@ -1,4 +1,4 @@
-"""Tests of service/process/prelude.py: real processes that are told to leave while they start, or start without stdio."""
+"""Tests of service/process/startup.py: real processes that are told to leave while they start, or start without stdio."""
 
 import contextlib
 import os
@@ -18,9 +18,9 @@ from tests.service.support import ROOT, SERVICE, WAIT_S, ask
 UNSHARE = ("unshare", "--pid", "--fork", "--map-root-user", "--kill-child")
 IN_NATIVE_CODE = """
 import hashlib
-from service.process.prelude import leaving_at_once, prepare
-prepare()
-with leaving_at_once():
+from service.process.startup import exit_on_signal, prepare_process
+prepare_process()
+with exit_on_signal():
     print("started", flush=True)
     hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)
 """

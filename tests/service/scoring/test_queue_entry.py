@@ -1,13 +1,15 @@
-"""Tests of service/scoring/entry.py."""
+"""Tests of service/scoring/queue_entry.py."""
 
 import pytest
 
-from service.scoring.entry import Entry
+from service.scoring.queue_entry import QueueEntry
 
 
-def _entry(lengths: list[int]) -> Entry[str]:
-    entry = Entry("list", "model", 0, "default", 1e9, 0.5, lambda tokens, rows: 1e-3 * tokens + 1e-2 * rows)
-    entry.await_rows(lengths)
+def _entry(lengths: list[int]) -> QueueEntry[str]:
+    entry = QueueEntry(
+        "list", "model", 0, "default", 1e9, 0.5, lambda tokens, rows: 1e-3 * tokens + 1e-2 * rows
+    )
+    entry.set_rows(lengths)
     return entry
 
 
