@@ -108,7 +108,7 @@ def test_measured_tokens_are_those_of_the_row() -> None:
     """What `explain` counts of each field, with the separator before it, adds up to the row."""
     product = Product(title="red mug", brand="mug", color="red")
     (row,) = SPACED.encode("mug", [product])
-    query, (use,) = SPACED.measure("mug", [product])
+    _, (use,) = SPACED.measure("mug", [product])
 
     assert use.tokens == len(row)
     assert [field.tokens for field in use.fields] == [2, 1, 1]

@@ -60,8 +60,9 @@ def encoder_layout(graph: bytes) -> EncoderLayout | None:
         places[name] = TensorLocation(offset=graph.find(raw), shape=shape, dtype=dtype)
     if min(place.offset for place in places.values()) < 0:
         return None  # written as something else than bytes
-    if places["classifier.weight"].shape[1:] != (1,):
-        return None  # several classes, of which the graph makes one logit
+    types = places.get("embeddings.types")
+    if places["classifier.weight"].shape[1:] != (1,) or (types is not None and types.shape[0] != 2):
+        return None  # several classes, of which the graph makes one logit, or more types than a pair has
     attention = next(node for node in nodes if node.op_type == "Attention")
     return EncoderLayout(
         layers=depth,
@@ -101,8 +102,12 @@ def _reader(nodes: list[NodeProto], linears: dict[str, NodeProto], name: str) ->
     """The operator that reads a linear's output, if it is one alone."""
     if name not in linears:
         return ""
-    readers = [node.op_type for node in nodes if linears[name].output[0] in node.input]
-    return readers[0] if len(readers) == 1 else ""
+    readers = [node for node in nodes if linears[name].output[0] in node.input]
+    if len(readers) != 1 or any(
+        told.s == b"tanh" for told in readers[0].attribute
+    ):  # another function than Gelu's own
+        return ""
+    return str(readers[0].op_type)
 
 
 def _norm(nodes: list[NodeProto]) -> NodeProto:

@@ -47,7 +47,7 @@ def bring(order: Order) -> Bundle:
     texts = load_texts(source, order.text, model.config.vocab_size, positions_of(source, model))
     trial = make_trial(texts.encoder(), order.lists)
     check_texts(source, texts, order.text, trial.pairs)
-    print(f"model: {source.kind}, {output}")
+    print(f"model: {source.kind}. {output}")
     print(f"text: {in_words(order.text)}; {texts.contract.max_length} tokens a pair")
     graphs = make_graphs(model, folded, texts.contract, trial, order.precisions)
     scale = scale_of(source, trial.lists, graphs.logits[graphs.served] if trial.graded else None)
@@ -66,7 +66,7 @@ def bring(order: Order) -> Bundle:
         replace=order.replace,
     )
     print(
-        f"bundle {bundle.id[:12]} in {target}: serve it by python -m service --bundle-root {order.out} --bundle {order.name}"
+        f"bundle {bundle.id[:12]} in {target}: serve it by python -m service --models-root {order.out} --bundle {order.name}"
     )
     return bundle
 
@@ -79,7 +79,7 @@ def _origin(graphs: Graphs) -> str:
 
 def _tried_on(order: Order, trial: Trial) -> str:
     whose = f"of {order.judgments.name}" if order.judgments else "that ship with shelfrank"
-    return f"compared with fp32 on {len(trial.lists)} lists, {len(trial.rows)} pairs, {whose}"
+    return f"tried on {len(trial.lists)} lists, {len(trial.rows)} pairs, {whose}"
 
 
 def _quality(order: Order, graphs: Graphs, trial: Trial) -> tuple[QualityRow, ...]:

@@ -164,17 +164,9 @@ def _layer(source: Source, step: Step) -> nn.Module:
 def _weights(step: Step) -> dict[str, Tensor]:
     path = step.folder / "model.safetensors"
     try:
-        return load_file(path) if path.is_file() else _pickled(step)
+        return dict(load_file(path))
     except (OSError, SafetensorError, ValueError) as error:
         raise StageError(f"{path} cannot be read ({error})") from error
-
-
-def _pickled(step: Step) -> dict[str, Tensor]:
-    """Read what was written before safetensors; nothing but tensors is unpickled."""
-    found: dict[str, Tensor] = torch.load(
-        step.folder / "pytorch_model.bin", weights_only=True, map_location="cpu"
-    )
-    return found
 
 
 def _filled(module: nn.Module, weights: Mapping[str, Tensor], prefix: str) -> nn.Module:

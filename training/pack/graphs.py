@@ -135,7 +135,11 @@ def _add_int8(made: Graphs, exact: bytes, before: Floats, contract: TextContract
 
 
 def _add_half(made: Graphs, exact: bytes, contract: TextContract, trial: Trial) -> None:
-    graph = to_half(exact)
+    try:
+        graph = to_half(exact)
+    except Exception as error:  # noqa: BLE001 - the converter raises anything; without fp16 there is still a bundle
+        made.notes.append(f"fp16 cannot be made ({one_line(error)}): the bundle has none")
+        return
     before, after = (score_rows(OrtSession(each), trial.calibration, contract) for each in (exact, graph))
     far = float(np.abs(after - before).max() / max(1.0, np.abs(before).max()))
     made.figures["fp16 parity"] = far

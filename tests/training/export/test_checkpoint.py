@@ -73,7 +73,7 @@ def test_an_int8_graph_differs_by_its_activations_alone(shipped: Bundle, tmp_pat
         logits = (
             model(**{name: torch.from_numpy(values) for name, values in feeds.items()}).logits[:, 0].numpy()
         )
-    engine = CpuSession(shipped.files[shipped.manifest.graph(None).file]).run(feeds)
+    engine = OrtSession(shipped.files[shipped.manifest.graph(None).file]).run(feeds)
 
     assert 0.999 < np.corrcoef(logits, engine)[0, 1]
     assert np.abs(logits - engine).max() < 0.15 * logits.std()
