@@ -18,8 +18,8 @@ from bundle.verify import verify_bundle
 from tests.training.importing.folders import save_folder
 from training.__main__ import main
 from training.data.lists import rankable
-from training.importing import graphs
 from training.models.runtime import OrtSession
+from training.pack import graphs
 from training.pack.trial import own_lists
 
 Refused = Callable[..., str]
