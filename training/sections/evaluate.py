@@ -11,6 +11,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from bundle.store import SHIPPED
 from training.sections.section import Section
 
 
@@ -28,5 +29,9 @@ class EvaluateRecipe(Section):
 
     def shipped_manifest(self) -> Path | None:
         """Return the manifest of that bundle, if it is there."""
-        path = Path(self.shipped) / "manifest.json"
-        return path if self.shipped and path.is_file() else None
+        places = (
+            Path(self.shipped),
+            SHIPPED.parent / self.shipped,
+        )  # the latter from anywhere but a clone's folder
+        manifests = (place / "manifest.json" for place in places if self.shipped)
+        return next(filter(Path.is_file, manifests), None)

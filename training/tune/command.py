@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import shutil
 import sys
 import time
@@ -16,8 +15,9 @@ from pathlib import Path
 import torch
 
 from bundle.manifest import is_name
-from bundle.store import Bundle
+from bundle.store import SHIPPED, Bundle
 from bundle.text import Product
+from training.cpus import threads_for
 from training.data import given, judgments
 from training.data.clicks import CAVEAT
 from training.data.lists import JudgedList
@@ -47,9 +47,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--from",
         dest="base",
         type=Path,
-        default=Path("models/default"),
+        default=None,
         metavar="DIR",
-        help="the bundle to begin from (default: %(default)s)",
+        help="the bundle to begin from (default: the one that ships)",
     )
     add("--name", default="shop", help="the new bundle's name (default: %(default)s)")
     add("--version", default="1", help="its version (default: %(default)s)")
@@ -77,7 +77,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         default=DEFAULTS.closeness,
         help="weight of staying near the old scores (default: %(default)s)",
     )
-    add("--threads", type=int, default=0, help="CPU threads (default: the CPUs that this process may use)")
+    add("--threads", type=int, default=0, help="CPU threads (default: as many as CPUs are free)")
     add("--seed", type=int, default=1)
 
 
@@ -99,8 +99,8 @@ def run(options: argparse.Namespace) -> int:
             )
     settings = _settings(options)
     shop = _shop(options)
-    bundle = open_bundle(options.base)
-    torch.set_num_threads(options.threads or len(os.sched_getaffinity(0)))
+    bundle = open_bundle(options.base or _shipped())
+    _set_threads(options.threads)
     student = student_of(bundle)
     scratch = options.out / f".{options.name}-{_key(bundle, shop, settings, options.seed)}"
     scratch.mkdir(parents=True, exist_ok=True)
@@ -130,6 +130,19 @@ def run(options: argparse.Namespace) -> int:
     print(f"bundle {made.id[:12]} in {options.out / options.name}, report in {report}; serve it by")
     print(f"python -m service --models-root {options.out} --bundle {options.name}")
     return 0
+
+
+def _shipped() -> Path:
+    """Return the default bundle: the clone's, or that of the installed package."""
+    own = Path("models/default")
+    return own if own.exists() else SHIPPED / "default"
+
+
+def _set_threads(asked: int) -> None:
+    threads, told = threads_for(asked)
+    torch.set_num_threads(threads)
+    if told:
+        print(told, file=sys.stderr)
 
 
 def _settings(options: argparse.Namespace) -> Settings:
