@@ -175,7 +175,7 @@ class RolloutMeter:
         self, role: str, *, overlap_at_10: float, kendall_tau: float, score_difference: float
     ) -> None:
         """Set how a candidate agreed with the stable model over the lists that both ranked lately."""
-        assert role in CANDIDATE_ROLES, "an unknown role"
+        assert role in CANDIDATE_ROLES, "a role that nobody knows"
         values = (overlap_at_10, kendall_tau, score_difference)
         for gauge, value in zip(self._agreement, values, strict=True):
             gauge.labels(role).set(value)

@@ -46,7 +46,7 @@ class ServedModels(Collector):
         """Take note of what is served from now on, each model in one role."""
         found = tuple(served)
         assert len({each.model for each in found}) == len(found), "a model in two roles"
-        assert {each.role for each in found} <= set(ROLES), "an unknown role"
+        assert {each.role for each in found} <= set(ROLES), "a role that nobody knows"
         self._all = found
 
     def collect(self) -> Iterator[GaugeMetricFamily]:

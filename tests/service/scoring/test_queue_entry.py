@@ -43,6 +43,6 @@ def test_runs_are_estimated_by_lengths_and_tokens(lengths: list[int], runs: int)
 def test_what_is_given_up_has_no_work() -> None:
     """An entry that is over holds no rows."""
     entry = _entry([8, 16])
-    entry.give_up()
+    entry.discard_rows()
 
     assert not entry.has_work
