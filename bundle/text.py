@@ -112,7 +112,7 @@ class PairEncoder:
 
     def pack(self, products: Sequence[Product]) -> list[bytes]:
         """Return what `encode` needs of each product, tokenized; valid under this `text_key` alone."""
-        texts = chain(self._texts("", products), *map(self._following, products))
+        texts = chain(self._texts("", products), chain.from_iterable(map(self._following, products)))
         tokens = self._tokens.of(texts)
         return [self._layout.pack(self._packable(product, tokens)) for product in products]
 
@@ -207,27 +207,40 @@ class PairEncoder:
             return []
         return [self._separator + text if text else "" for text in self._clipped(product)]
 
-    def _fields(self, product: Product, texts: Sequence[str], tokens: TokensOf) -> list[FieldIds]:
-        """Return the ids of every field of the contract, given the texts that they are read as."""
+    def _fields(self, product: Product, tokens: TokensOf) -> list[FieldIds]:
+        """Return the ids of every field of the contract in order."""
+        if self._separator is not None:
+            return self._fields_as(product, self._spoken(product), tokens)
         return [
-            _cut(text, tokens, max_tokens, was_clipped=len(product[place]) > max_chars)
-            for text, (place, max_chars, max_tokens) in zip(texts, self._limits, strict=True)
+            _read(product[place], max_chars, max_tokens, tokens)
+            for place, max_chars, max_tokens in self._limits
         ]
+
+    def _fields_as(self, product: Product, texts: Sequence[str], tokens: TokensOf) -> list[FieldIds]:
+        """Return the same, given the texts that the fields are read as."""
+        fields = []
+        for text, (place, max_chars, max_tokens) in zip(texts, self._limits, strict=True):
+            ids, was_cut = _read(text, len(text), max_tokens, tokens)
+            fields.append((ids, was_cut or len(product[place]) > max_chars))
+        return fields
 
     def _packable(self, product: Product, tokens: TokensOf) -> list[FieldIds]:
         """Return what a payload is made of; with a separator, how the product begins comes last."""
-        spoken = self._fields(product, self._spoken(product), tokens)
+        spoken = self._fields(product, tokens)
         if self._separator is None:
             return spoken
         first = _first(self._clipped(product))
         ids, was_cut = spoken[first] if first < len(spoken) else _NOTHING
-        return [*self._fields(product, self._following(product), tokens), (pack_ids([first]) + ids, was_cut)]
+        return [
+            *self._fields_as(product, self._following(product), tokens),
+            (pack_ids([first]) + ids, was_cut),
+        ]
 
     def _bodies(self, products: Sequence[Product | Packed], tokens: TokensOf) -> Iterator[FieldIds]:
         """Yield the ids of all fields of each product, and whether text of any was cut off."""
         for product in products:
             if isinstance(product, Product):
-                yield _joined(self._fields(product, self._spoken(product), tokens))
+                yield _joined(self._fields(product, tokens))
             elif self._separator is not None:
                 yield _joined(self._begun(product, tokens))
             elif product.overrides is None:
@@ -237,7 +250,7 @@ class PairEncoder:
 
     def _overridden(self, payload: bytes, overrides: Product, tokens: TokensOf) -> list[FieldIds]:
         """Return every field of a packed product, those given anew in place of its own."""
-        mine = self._fields(overrides, self._spoken(overrides), tokens)
+        mine = self._fields(overrides, tokens)
         kept = self._layout.read_fields(payload)
         return [
             mine[number] if overrides[place] else kept[number]
@@ -248,12 +261,13 @@ class PairEncoder:
         """Return the fields of a packed product that are not blank, the first of them as it begins a text."""
         *kept, (start, was_cut) = self._layout.read_fields(product.payload)
         overrides = product.overrides or Product()
-        texts, follow = self._clipped(overrides), self._fields(overrides, self._following(overrides), tokens)
+        texts = self._clipped(overrides)
+        follow = self._fields_as(overrides, self._following(overrides), tokens)
         own = unpack_ids(start[:TOKEN_BYTES])[0]
         first = min(own, _first(texts))
         if first == len(kept):
             return []
-        begin = self._fields(overrides, self._spoken(overrides), tokens)[first]
+        begin = self._fields(overrides, tokens)[first]
         rest = (follow[place] if texts[place] else kept[place] for place in range(first + 1, len(kept)))
         return [begin if texts[first] else (start[TOKEN_BYTES:], was_cut), *rest]
 
@@ -276,13 +290,8 @@ def _first(texts: Sequence[str]) -> int:
 
 def _read(text: str, max_chars: int, max_tokens: int, tokens: TokensOf) -> FieldIds:
     """Return the ids of a text within its limits, and whether any of it was cut off."""
-    return _cut(_clip(text, max_chars), tokens, max_tokens, was_clipped=len(text) > max_chars)
-
-
-def _cut(text: str, tokens: TokensOf, max_tokens: int, *, was_clipped: bool) -> FieldIds:
-    """Return the ids of a clipped text within its limit, and whether any of it was cut off."""
     if not text:
-        return b"", was_clipped
-    ids = tokens(text)
+        return _NOTHING
+    ids = tokens(_clip(text, max_chars))
     most = max_tokens * TOKEN_BYTES
-    return ids[:most], was_clipped or len(ids) > most
+    return ids[:most], len(text) > max_chars or len(ids) > most

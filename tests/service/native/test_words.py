@@ -157,3 +157,13 @@ def test_tokens_without_a_piece_are_counted() -> None:
     rows = plain.encode("oak 😀", [Product(title="chair 😀 漢"), Product()])
 
     assert plain.count_unknown(rows) == native.count_unknown(rows) > 0
+
+
+def test_fields_that_are_joined_are_not_read_by_the_table() -> None:
+    """The table knows nothing of what stands between fields, so such rows are made as `PairEncoder` makes them."""
+    joined = WIDE.model_copy(update={"separator": " | "})
+    plain, native = _pair(joined)
+    products = [Product("red sofa", "Norvik"), Product(text="sofa"), ODD]
+
+    assert native._table is None
+    assert native.encode("red sofa", products) == plain.encode("red sofa", products)

@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("torch", reason="torch is not installed; see requirements/install")
 
-from training.pack.graphs import broken_limits, fidelity
+from training.pack.graphs import STOCK_DRIFT, broken_limits, fidelity
 from training.pack.trial import own_lists
 
 LISTS = own_lists()
@@ -44,7 +44,9 @@ def test_nan_and_drift_break_limits() -> None:
     """A logit that is no number, and a score that depends on its batch, are refused."""
     found = fidelity(EXACT, EXACT, LISTS, graded=False)
 
-    assert broken_limits(found | {"batch drift": 1e-6}) == ["batch drift"]
+    assert broken_limits(found | {"batch drift": 1e-6}) == ["batch drift 1e-06 > 0"]
+    assert broken_limits(found | {"batch drift": 1e-6}, STOCK_DRIFT) == []  # as its fp32 graph drifts too
+    assert broken_limits(found | {"batch drift": 0.2}, STOCK_DRIFT) == ["batch drift 0.2 > 1e-05"]
     assert len(broken_limits(found | {"batch drift": 0.0, "list spearman": float("nan")})) == 1
 
 
