@@ -151,7 +151,9 @@ def test_scores_are_the_oracles(name: str, tmp_path: Path) -> None:
     assert main(["import", str(folder), *options]) == 0
 
     model = oracle.CrossEncoder(str(folder), device="cpu")
-    with Served(create_app(Settings(models_root=out, bundle="mine", workers=1))) as served:
+    with Served(
+        create_app(Settings(models_root=out, bundle="mine", workers=1, default_budget_ms=60_000))
+    ) as served:
         for query in QUERIES:
             pairs = [(query, second_text(product)) for product in PRODUCTS]
             expected = case.scores(np.asarray(model.predict(pairs, batch_size=case.batch), np.float64))
