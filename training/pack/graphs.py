@@ -1,4 +1,4 @@
-"""The graphs of an imported model: fp32 proved against torch, int8 against fp32 on lists.
+"""The graphs of a model that is imported or tuned: fp32 proved against torch, the others against fp32.
 
 Knows rows of token ids and logits; does not know where texts or weights come from.
 Invariant: a graph is returned only if it keeps its limits, and what was measured is returned with it.

@@ -1,4 +1,4 @@
-"""What an import is tried on: rows to calibrate int8 with and lists to compare its ranking on.
+"""What an imported or tuned model is tried on: rows to calibrate int8 with and lists to compare its ranking on.
 
 Knows judged lists that were given, and those that ship with the project; does not know models.
 Invariant: the same lists and tokenizer give the same trial, and long and odd texts are always a part of it.
