@@ -92,11 +92,7 @@ class Shop:
 
 def run(options: argparse.Namespace) -> int:
     """Measure on held-out queries and write the report; the bundle too, if it is better or forced."""
-    for name in (options.name, options.version):
-        if not is_name(name):
-            raise StageError(
-                f"{name!r} cannot name a bundle or a version: expected a-z 0-9 . _ -, such as my-shop"
-            )
+    _check(options)
     settings = _settings(options)
     shop = _shop(options)
     bundle = open_bundle(options.base or _shipped())
@@ -130,6 +126,16 @@ def run(options: argparse.Namespace) -> int:
     print(f"bundle {made.id[:12]} in {options.out / options.name}, report in {report}; serve it by")
     print(f"python -m service --models-root {options.out} --bundle {options.name}")
     return 0
+
+
+def _check(options: argparse.Namespace) -> None:
+    for name in (options.name, options.version):
+        if not is_name(name):
+            raise StageError(
+                f"{name!r} cannot name a bundle or a version: expected a-z 0-9 . _ -, such as my-shop"
+            )
+    if (target := options.out / options.name).exists() and not options.replace:
+        raise StageError(f"{target} exists: choose another --name, or --replace it")
 
 
 def _shipped() -> Path:

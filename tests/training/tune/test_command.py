@@ -118,6 +118,13 @@ def test_what_cannot_be_is_one_line(
     assert not list((tmp_path / "out").glob("*"))
 
 
+def test_a_bundle_that_is_there_stays(tuned: Path, refused: Callable[..., str]) -> None:
+    """Another bundle of that name is not replaced unless that is asked for, and nothing is learnt before that is said."""
+    line = refused("tune", "--judgments", str(tuned / "judged.csv"), "--out", str(tuned))
+
+    assert "shop exists: choose another --name, or --replace it" in line
+
+
 def test_too_few_lists_are_refused(tiny: Path, tmp_path: Path, refused: Callable[..., str]) -> None:
     """Four lists leave nothing to hold out."""
     judged = judged_file(tmp_path / "judged.csv", queries=4)
