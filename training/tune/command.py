@@ -61,6 +61,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="where the bundle's folder and the report go (default: %(default)s)",
     )
     given.arguments(parser)
+    add("--replace", action="store_true", help="put it in the place of a bundle of that name")
     add("--force", action="store_true", help="write the bundle even if held-out queries do not gain by it")
     add(
         "--epochs",
