@@ -45,7 +45,7 @@ class ModelStats:
         >>> stats = ModelStats()
         >>> stats.add({"infer": 0.25, "total": 0.5}, documents=3, cached=1, failed=False, now_s=7.0)
         >>> stats.whole, stats.cached.count, stats.stages["infer"].seconds, stats.stages["queue"].count
-        (Sum(count=1, seconds=0.5), 1, 0.25, 1)
+        (DurationSum(count=1, seconds=0.5), 1, 0.25, 1)
         """
         self.documents += documents
         self.last_s = now_s
