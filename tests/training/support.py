@@ -27,7 +27,13 @@ SHAPE = FreshRecipe(hidden=32, layers=3, heads=2, vocabulary=300)
 
 def make_context(root: Path, stage: str, *overrides: str) -> Context:
     """Return the context of a stage whose folder already counts as finished."""
-    small = [SOURCE, "evaluate.resamples=100", "evaluate.shipped="]
+    small = [
+        SOURCE,
+        "data.split.validation=0.3",
+        "data.split.test=0.15",
+        "evaluate.resamples=100",
+        "evaluate.shipped=",
+    ]
     run = Run(load_recipe(TINY, [f"run.dir={root}", *small, *overrides]))
     out = root / stage
     out.mkdir(parents=True, exist_ok=True)
