@@ -38,9 +38,9 @@ def test_a_share_of_the_way_lasts_as_long_as_it_is_asked_for(student: Student) -
         top.classifier.bias.add_(1.0)
 
     with top.between(base, 0.5):
-        halfway = float(top.classifier.bias)
-    after = float(top.classifier.bias)
+        halfway = top.classifier.bias.item()
+    after = top.classifier.bias.item()
     top.load_state_dict(base)
 
-    assert halfway == pytest.approx(float(base["classifier.bias"]) + 0.5)
-    assert after == pytest.approx(float(base["classifier.bias"]) + 1.0)
+    assert halfway == pytest.approx(base["classifier.bias"].item() + 0.5)
+    assert after == pytest.approx(base["classifier.bias"].item() + 1.0)
