@@ -1,4 +1,4 @@
-"""Writes judged lists that no shipped model learnt from, as the files that shops would bring to `tune`.
+"""Writes judged lists that a recipe held out, as the files that shops would bring to `tune`.
 
     python benchmarks/quality/shops.py --pairs runs/volume/data/pairs.parquet --out shops
     for shop in wands haystack_icecat chorus_icecat esci all; do
