@@ -4,6 +4,8 @@ Knows the columns of pairs.parquet; does not know models.
 Invariant: a list that no ranking can change (one gain only) or that is too short is never measured on.
 """
 
+import hashlib
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,6 +79,17 @@ def rankable(lists: Iterable[JudgedList], min_pairs: int = 5) -> list[JudgedList
 def encode_lists(encoder: PairEncoder, lists: Sequence[JudgedList]) -> list[Row]:
     """Token rows of all pairs, list after list."""
     return [row for judged in lists for row in encoder.encode(judged.query, judged.products)]
+
+
+def encode_pairs(encoder: PairEncoder, pairs: Iterable[tuple[str, Product]]) -> list[Row]:
+    """Token rows of single pairs, in their order."""
+    return [row for query, product in pairs for row in encoder.encode(query, [product])]
+
+
+def digest(lists: Iterable[JudgedList]) -> str:
+    """Return the sha256 of what lists say: their queries, product ids and gains."""
+    told = [[judged.query, judged.product_ids, judged.gains.tolist()] for judged in lists]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
 
 def by_list(values: NDArray[Any], lists: Sequence[JudgedList]) -> list[NDArray[Any]]:

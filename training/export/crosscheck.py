@@ -15,6 +15,7 @@ import numpy as np
 from bundle.manifest import TextContract
 from bundle.text import PairEncoder
 from training.data.golden import golden_pairs
+from training.data.lists import encode_pairs
 from training.errors import StageError
 from training.export.export import difference, load_student
 from training.export.optimum_export import export_by_optimum
@@ -38,7 +39,7 @@ def run_crosscheck(
     other = OrtSession(export_by_optimum(model, recipe.export.opset).SerializeToString())
     contract = TextContract.model_validate_json((folder / "text_contract.json").read_bytes())
     encoder = PairEncoder((folder / "tokenizer.json").read_bytes(), contract)
-    rows = [encoder.encode(query, [product])[0] for query, product in golden_pairs()]
+    rows = encode_pairs(encoder, golden_pairs())
     golden = float(np.abs(score_rows(one, rows, contract) - score_rows(other, rows, contract)).max())
     at_random = difference(one, other, model.config.vocab_size, recipe.run.seed)
     figures = {"golden_rows": golden, "random_ids": at_random, "limit": recipe.export.parity}

@@ -18,7 +18,7 @@ from bundle.rows import Row, assemble, padded_length
 from bundle.score import class_probabilities
 from bundle.text import PairEncoder
 from bundle.verify import Session
-from training.data.lists import JudgedList, by_list, encode_lists, rankable, read_lists
+from training.data.lists import JudgedList, by_list, encode_lists, encode_pairs, rankable, read_lists
 from training.errors import StageError
 from training.export.int8 import quantize
 from training.measure import metrics
@@ -37,7 +37,7 @@ def calibration_rows(pairs: Path, encoder: PairEncoder, count: int, seed: int) -
     """Token rows of judged training pairs, drawn over pairs so that long and short lists both count."""
     told = [(j.query, product) for j in read_lists(pairs, "train") for product in j.products]
     chosen = np.random.default_rng(seed).permutation(len(told))[:count]
-    return [encoder.encode(told[i][0], [told[i][1]])[0] for i in chosen]
+    return encode_pairs(encoder, (told[i] for i in chosen))
 
 
 def fidelity(exact: Floats, rounded: Floats, lists: Sequence[JudgedList]) -> dict[str, float]:

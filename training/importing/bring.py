@@ -16,8 +16,7 @@ from bundle.score import class_probabilities, relevance
 from bundle.store import Bundle
 from training.data.golden import golden_pairs
 from training.data.judgments import few
-from training.data.lists import by_list
-from training.errors import StageError
+from training.data.lists import by_list, encode_pairs
 from training.folders import file_sha256
 from training.importing.card import card
 from training.importing.command import EMPTY, Order
@@ -29,6 +28,7 @@ from training.measure.figures import GAIN_MAP, figures, quality_rows
 from training.models.runtime import OrtSession, score_rows
 from training.pack.assemble import GOLDEN_FILE, TOKENIZER_FILE, Sample, assemble, graph_specs
 from training.pack.graphs import Graphs, make_graphs
+from training.pack.target import free_target
 from training.pack.trial import Trial, make_trial
 from training.provenance import commit, libraries
 
@@ -38,9 +38,7 @@ RESAMPLES = 1000
 
 def bring(order: Order) -> Bundle:
     """Write the bundle that is ordered, saying what was decided; StageError, DataError or BundleError in one line."""
-    target = order.out / order.name
-    if target.exists() and not order.replace:
-        raise StageError(f"{target} exists: choose another --name, or --replace it")
+    target = free_target(order.out, order.name, replace=order.replace)
     source = read_source(fetch(order.model, order.weights), order.model)
     model = load(source)
     folded, output = relevance_of(source, model.config.num_labels, order.gains)
@@ -94,8 +92,7 @@ def _quality(order: Order, graphs: Graphs, trial: Trial) -> tuple[QualityRow, ..
 
 def _tolerance(texts: Texts, graphs: Graphs, scale: Scale) -> float:
     """Return how far golden scores may be off: as far as the graphs are apart, if there are several, and a bit more."""
-    encoder = texts.encoder()
-    rows = [encoder.encode(query, [product])[0] for query, product in golden_pairs()]
+    rows = encode_pairs(texts.encoder(), golden_pairs())
     scores = [
         relevance(
             class_probabilities(score_rows(OrtSession(graph), rows, texts.contract), scale.calibration),

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from bundle.manifest import Manifest
 from training.measure.figures import tables
-from training.pack.card import SHOWN
+from training.pack.card import SHOWN, UNSIGNED
 
 UNMEASURED = "Not measured: no judgements were given. `python -m training evaluate` measures it on yours."
 
@@ -49,7 +49,7 @@ def card(manifest: Manifest, *, made: Sequence[str], text: str, score: Sequence[
             *(f"- {name}: {value:.4g}" for name, value in manifest.gates.items()),
             f"- Licences: {'; '.join(told.licences)}.",
             f"- commit {told.commit}, {versions}",
-            "- The bundle's id vouches for every byte, not for who made it: no author's signature comes with it yet.",
+            UNSIGNED,
             "",
         ]
     )

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from bundle.manifest import FieldName, Precision, is_name
+from bundle.manifest import FieldName, Precision
 from bundle.text import Product
 from training.data import given
 from training.data.lists import JudgedList
 from training.errors import StageError
+from training.pack.target import check_names
 
 DEFAULT_FIELDS = "title,brand,color"
 EMPTY = hashlib.sha256().hexdigest()
@@ -104,11 +105,7 @@ def run(options: argparse.Namespace) -> int:
 
 def read_order(options: argparse.Namespace) -> Order:
     """Return what the options ask for; StageError for one that is wrong."""
-    for name in (options.name, options.version):
-        if not is_name(name):
-            raise StageError(
-                f"{name!r} cannot name a bundle or a version: expected a-z 0-9 . _ -, such as minilm-msmarco"
-            )
+    check_names(options.name, options.version)
     if options.max_length < 0 or options.query_tokens < 0:
         raise StageError("--max-length and --query-tokens: expected numbers above 0")
     if not options.separator[:1].isspace() or len(options.separator) > 16:

@@ -12,6 +12,9 @@ from training.measure.figures import tables
 
 NO_TEACHER = "none: human labels alone"  # as a manifest's provenance says it
 SHOWN = ("ndcg@10", "ndcg", "pair accuracy", "auc exact", "calibration error")
+UNSIGNED = (
+    "- The bundle's id vouches for every byte, not for who made it: no author's signature comes with it yet."
+)
 
 
 def card(manifest: Manifest, *, data: Sequence[str] = (), limits: Sequence[str] = ()) -> str:
@@ -59,7 +62,7 @@ def card(manifest: Manifest, *, data: Sequence[str] = (), limits: Sequence[str] 
             f"- graph: {graph.file}, {graph.precision}, opset {graph.opset}",
             f"- commit {told.commit}, recipe {told.recipe_sha256[:12]}, data {told.data_sha256[:12]}, seed {told.seed}",
             f"- {', '.join(f'{name} {version}' for name, version in sorted(told.libraries.items()))}",
-            "- The bundle's id vouches for every byte, not for who made it: no author's signature comes with it yet.",
+            UNSIGNED,
             "",
         ]
     )

@@ -15,7 +15,7 @@ from bundle.rows import Row
 from bundle.text import PairEncoder, Product
 from training.data.golden import golden_pairs
 from training.data.grades import judged
-from training.data.lists import JudgedList, encode_lists, lists_of
+from training.data.lists import JudgedList, encode_lists, encode_pairs, lists_of
 from training.data.synthetic import judged_pairs
 from training.evaluate.reference import sample_lists
 
@@ -47,7 +47,7 @@ def make_trial(encoder: PairEncoder, given: Sequence[JudgedList]) -> Trial:
     some.append(("garden hose 15m", Product(title=FULL_TEXT)))
     return Trial(
         pairs=some,
-        calibration=[encoder.encode(query, [product])[0] for query, product in some],
+        calibration=encode_pairs(encoder, some),
         lists=lists,
         rows=encode_lists(encoder, lists),
         graded=bool(given),

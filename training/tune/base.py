@@ -15,6 +15,7 @@ from transformers import BertConfig, BertForSequenceClassification
 from bundle.store import Bundle, read_bundle
 from bundle.text import PairEncoder
 from training.data.golden import golden_pairs
+from training.data.lists import encode_pairs
 from training.errors import StageError
 from training.export.checkpoint import read_graph
 from training.measure.metrics import spearman
@@ -51,7 +52,7 @@ def student_of(bundle: Bundle) -> Student:
     contract = bundle.manifest.text
     encoder = PairEncoder(bundle.files[bundle.manifest.tokenizer], contract)
     made = Student(model.eval(), encoder, contract)
-    rows = [encoder.encode(query, [product])[0] for query, product in golden_pairs()]
+    rows = encode_pairs(encoder, golden_pairs())
     served = score_rows(OrtSession(bundle.files[bundle.manifest.graph().file]), rows, contract)
     if not spearman(made.score(rows), served) > LEAST_AGREEMENT:
         raise StageError(

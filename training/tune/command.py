@@ -14,17 +14,17 @@ from pathlib import Path
 
 import torch
 
-from bundle.manifest import is_name
 from bundle.store import SHIPPED, Bundle
 from bundle.text import Product
 from training.cpus import threads_for
 from training.data import given, judgments
 from training.data.clicks import CAVEAT
-from training.data.lists import JudgedList
+from training.data.lists import JudgedList, digest
 from training.errors import DataError, StageError
 from training.evaluate.systems import baselines
 from training.measure.comparison import Comparison
 from training.measure.page import html, verdict
+from training.pack.target import check_names, free_target
 from training.student.student import Student
 from training.tune.base import open_bundle, student_of
 from training.tune.choose import folds_of
@@ -32,12 +32,11 @@ from training.tune.folds import Held, hold_out, learn_all
 from training.tune.learn import Settings
 from training.tune.lessons import Material, prepare
 from training.tune.top import Top
-from training.tune.write import Tuned, write
+from training.tune.write import AFTER, BEFORE, Tuned, write
 
 LAYERS = 2  # that are trained, of the last ones
 DEFAULTS = Settings()
 LEAST_LISTS = 5  # below it nothing can be held out
-BEFORE, AFTER = "before", "after"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -93,7 +92,8 @@ class Shop:
 
 def run(options: argparse.Namespace) -> int:
     """Measure on held-out queries and write the report; the bundle too, if it is better or forced."""
-    _check(options)
+    check_names(options.name, options.version)
+    target = free_target(options.out, options.name, replace=options.replace)
     settings = _settings(options)
     shop = _shop(options)
     bundle = open_bundle(options.base or _shipped())
@@ -124,19 +124,9 @@ def run(options: argparse.Namespace) -> int:
     made = write(tuned, options.out, options.name, options.version, options.seed)
     shutil.rmtree(scratch)
     print(told)
-    print(f"bundle {made.id[:12]} in {options.out / options.name}, report in {report}; serve it by")
+    print(f"bundle {made.id[:12]} in {target}, report in {report}; serve it by")
     print(f"python -m service --models-root {options.out} --bundle {options.name}")
     return 0
-
-
-def _check(options: argparse.Namespace) -> None:
-    for name in (options.name, options.version):
-        if not is_name(name):
-            raise StageError(
-                f"{name!r} cannot name a bundle or a version: expected a-z 0-9 . _ -, such as my-shop"
-            )
-    if (target := options.out / options.name).exists() and not options.replace:
-        raise StageError(f"{target} exists: choose another --name, or --replace it")
 
 
 def _shipped() -> Path:
@@ -204,6 +194,5 @@ def _report(options: argparse.Namespace, comparison: Comparison, told: str, note
 
 def _key(bundle: Bundle, shop: Shop, settings: Settings, seed: int) -> str:
     """Name what a training depends on, so that a killed one goes on and another begins anew."""
-    lists = [[judged.query, judged.product_ids, judged.gains.tolist()] for judged in shop.lists]
-    told = json.dumps([bundle.id, lists, asdict(settings), seed])
+    told = json.dumps([bundle.id, digest(shop.lists), asdict(settings), seed])
     return hashlib.sha256(told.encode()).hexdigest()[:12]

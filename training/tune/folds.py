@@ -20,7 +20,7 @@ from torch import Tensor
 from training.folders import part_of
 from training.tune.choose import crossed
 from training.tune.learn import Settings, learn
-from training.tune.lessons import Material
+from training.tune.lessons import Material, deal
 from training.tune.top import Top
 
 SHARES = (0.5, 1.0)  # of the way from the base model to the trained one
@@ -90,11 +90,9 @@ class Fold:
         if self._file(settings.epochs).is_file():
             return
         self.top.load_state_dict(self.base)
-        draws = np.random.default_rng(seed)
-        lessons = [lesson for each in learnt for lesson in each.lessons(draws)]
         learn(
             self.top,
-            lessons,
+            deal(learnt, seed),
             settings,
             scratch=self.folder / "checkpoints",
             seed=seed,
@@ -141,8 +139,6 @@ def learn_all(
     done = scratch / "all.safetensors"
     if not done.is_file():
         top.load_state_dict(base)
-        draws = np.random.default_rng(seed)
-        lessons = [lesson for each in material for lesson in each.lessons(draws)]
 
         def keep(epoch: int) -> bool:
             if epoch < best.epoch:
@@ -152,6 +148,6 @@ def learn_all(
             os.replace(part_of(done), done)
             return False
 
-        learn(top, lessons, settings, scratch=scratch / "all", seed=seed, after_epoch=keep)
+        learn(top, deal(material, seed), settings, scratch=scratch / "all", seed=seed, after_epoch=keep)
     top.load_state_dict(load_file(done))
     top.eval()

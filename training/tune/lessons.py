@@ -55,6 +55,12 @@ class Material:
             yield Lesson([self.states[place] for place in places], gains[places], self.logits[places])
 
 
+def deal(material: Sequence[Material], seed: int) -> list[Lesson]:
+    """Deal the lists of all queries into lessons."""
+    draws = np.random.default_rng(seed)
+    return [lesson for each in material for lesson in each.lessons(draws)]
+
+
 def prepare(
     student: Student, top: Top, lists: Sequence[JudgedList], shop: Sequence[Product], seed: int
 ) -> list[Material]:

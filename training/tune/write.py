@@ -18,12 +18,13 @@ import numpy as np
 from bundle.manifest import Calibration, Golden, Manifest, Provenance, Quality, QualityRow
 from bundle.store import Bundle
 from training.data.golden import golden_pairs
-from training.data.lists import JudgedList
+from training.data.lists import JudgedList, digest
 from training.measure import calibration
 from training.measure.comparison import METRICS, Comparison
-from training.measure.figures import GAIN_MAP
+from training.measure.figures import GAIN_MAP, quality_rows
 from training.models.runtime import OrtSession, score_rows
 from training.pack.assemble import GOLDEN_FILE, TOKENIZER_FILE, Sample, assemble, graph_specs
+from training.pack.card import UNSIGNED
 from training.pack.graphs import Graphs, make_graphs
 from training.pack.trial import Trial, make_trial
 from training.provenance import commit, libraries
@@ -31,6 +32,7 @@ from training.student.student import Student
 from training.tune.folds import Candidate
 from training.tune.learn import Settings
 
+BEFORE, AFTER = "before", "after"  # the systems of the comparison
 CLASSES = 4  # grades 0 to 3
 LEAST_OF_CLASS = 30  # judged pairs of every grade from which the classes are fitted anew
 
@@ -55,9 +57,7 @@ def write(tuned: Tuned, out: Path, name: str, version: str, seed: int) -> Bundle
     trial = make_trial(tuned.student.encoder, tuned.lists)
     graphs = make_graphs(tuned.student.model, None, old.text, trial, (old.default_precision,))
     scale, meaning = _calibrated(tuned, graphs, trial)
-    data = hashlib.sha256(
-        json.dumps([[j.query, j.product_ids, j.gains.tolist()] for j in tuned.lists]).encode()
-    ).hexdigest()
+    data = digest(tuned.lists)
     told = {"settings": asdict(tuned.settings), "chosen": asdict(tuned.chosen), "from": tuned.before.id}
     draft = Manifest(
         schema_version=1,
@@ -103,7 +103,7 @@ def _calibrated(tuned: Tuned, graphs: Graphs, trial: Trial) -> tuple[Calibration
     """
     old = tuned.before.manifest
     grades = np.concatenate([np.array(judged.grades) for judged in tuned.comparison.lists])
-    held_out = np.concatenate([np.asarray(scores) for scores in tuned.comparison.systems["after"]])
+    held_out = np.concatenate([np.asarray(scores) for scores in tuned.comparison.systems[AFTER]])
     if len(old.labels) == CLASSES and np.bincount(grades, minlength=CLASSES).min() >= LEAST_OF_CLASS:
         return calibration.fit(
             held_out, grades, CLASSES
@@ -128,19 +128,11 @@ def _calibrated(tuned: Tuned, graphs: Graphs, trial: Trial) -> tuple[Calibration
 def _quality(comparison: Comparison) -> tuple[QualityRow, ...]:
     """Return the figures of the held-out queries as the manifest's rows."""
     found = {name: comparison.figures(name) for name in comparison.systems}
-    found["after - before"] = {metric: comparison.paired("after", "before", metric) for metric in METRICS}
+    found[f"{AFTER} - {BEFORE}"] = {metric: comparison.paired(AFTER, BEFORE, metric) for metric in METRICS}
     return tuple(
-        QualityRow(
-            dataset="shop held-out",
-            metric=metric.lower(),
-            model=name,
-            value=i.value,
-            low=i.low,
-            high=i.high,
-            lists=i.lists,
-        )
+        row
         for name, figures in found.items()
-        for metric, i in figures.items()
+        for row in quality_rows("shop held-out", name, {m.lower(): figure for m, figure in figures.items()})
     )
 
 
@@ -170,7 +162,7 @@ def _card(manifest: Manifest, tuned: Tuned, made: Sequence[str]) -> str:
         *(f"- {name}: {value:.4g}" for name, value in manifest.gates.items()),
         f"- Licences: {'; '.join(manifest.provenance.licences)}.",
         f"- commit {manifest.provenance.commit}, seed {manifest.provenance.seed}",
-        "- The bundle's id vouches for every byte, not for who made it: no author's signature comes with it yet.",
+        UNSIGNED,
         "",
     ]
     return "\n".join(lines)
